@@ -1,0 +1,45 @@
+# Every target makes its own virtual environment where none is active: `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+ifdef VIRTUAL_ENV
+VENV := $(VIRTUAL_ENV)
+else
+VENV := .venv
+endif
+BIN := $(VENV)/bin
+READY := $(VENV)/.covis-ready
+JOBS ?= auto
+
+.PHONY: demo test test-all check format bench wheel clean
+
+demo: $(READY)  ## a street is built, labelled, learned, whitened and scored: a table and a picture, in demo/
+	$(BIN)/covis demo --out demo
+
+test: check  ## lint, types, import rules, tests, and the wheel installed and run
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu"
+	$(BIN)/python -m pytest tests/installed.py
+
+test-all: check  ## the tests that take longer too
+	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
+	$(BIN)/python -m pytest tests/installed.py
+
+check: $(READY)  ## format, lint, types, layers
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config pyproject.toml
+
+format: $(READY)
+	$(BIN)/ruff check --fix src tests benchmarks examples
+	$(BIN)/ruff format src tests benchmarks examples
+
+bench: $(READY)  ## speed, as ratios; DATA=/path/to/redkitchen
+	$(BIN)/python benchmarks/surface_labels.py --data $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
+
+clean:
+	rm -rf build dist demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $(READY)

@@ -1,0 +1,52 @@
+"""covis learns, uses and measures how much two photographs see of the same place.
+
+The names below are imported when they are first used, so that `import covis` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Descriptors": "covis.descriptors",
+    "Images": "covis.images",
+    "Labels": "covis.labels",
+    "Pairs": "covis.pairs",
+    "Protocol": "covis.protocols",
+    "Rankings": "covis.rankings",
+    "Scene": "covis.images",
+    "Scores": "covis.scores",
+    "evaluate": "covis.evaluation",
+    "extract": "covis.extraction",
+    "fit": "covis.training",
+    "fit_whitening": "covis.whitening",
+    "index": "covis.indexes",
+    "label_by_surface": "covis.labels",
+    "load": "covis.models.checkpoints",
+    "load_index": "covis.indexes",
+    "protocol": "covis.protocols",
+    "read": "covis.datasets",
+    "retrieval_sheet": "covis.reports.sheets",
+    "run": "covis.chain",
+    "save": "covis.models.checkpoints",
+    "train": "covis.chain",
+    "write_streets": "covis.world",
+}
+"""The public names and where they live."""
+
+__all__ = sorted([*_WHERE, "__version__"])  # noqa: PLE0605 - a list, made from the table above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"covis has no {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

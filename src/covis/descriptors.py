@@ -1,0 +1,213 @@
+"""Descriptors: vectors on disk, memory-mapped, with the names they belong to and the hash of the model that made them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, SettingsDifferError
+from covis.files import atomic_path, check_absent, check_header, digest, read_json, write_json
+
+FORMAT, VERSION = "covis-descriptors", 1
+
+
+@dataclass(frozen=True, eq=False)
+class Descriptors:
+    """One vector an image.
+
+    Attributes:
+        vectors: (n, d) float32 or float16, usually a memory map.
+        names: n image names, in the order of the rows.
+        model: the hash of the model that made them.
+        history: what was done to them since, and with which settings (whitening and its fit set).
+
+    Raises:
+        InvalidInputError: the shapes or the type are wrong, or a name stands twice.
+
+    >>> d = Descriptors(np.eye(2, 3, dtype=np.float32), ("a.jpg", "b.jpg"), model="none")
+    >>> len(d), d.dim
+    (2, 3)
+    """
+
+    vectors: NDArray[np.floating[Any]]
+    names: tuple[str, ...]
+    model: str
+    history: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.vectors.ndim != 2 or self.vectors.dtype not in (np.float32, np.float16):
+            raise InvalidInputError(f"Descriptors must be (n, d) float32 or float16; got {self.vectors.dtype} {self.vectors.shape}.")
+        if len(self.names) != len(self.vectors):
+            raise InvalidInputError(f"Descriptors must have one name a row; got {len(self.names)} names for {len(self.vectors)} rows.")
+        if len(set(self.names)) != len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise InvalidInputError(f"Every image must have one descriptor; {twice!r} stands twice.")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"Descriptors({len(self)} x {self.dim} {self.vectors.dtype}, model {self.model})"
+
+    @property
+    def dim(self) -> int:
+        """The number of dimensions."""
+        return int(self.vectors.shape[1])
+
+    def blocks(self, rows: int = 4096) -> Iterator[NDArray[np.floating[Any]]]:
+        """Consecutive blocks of at most `rows` vectors, so that no more need be in memory."""
+        for start in range(0, len(self), rows):
+            yield np.asarray(self.vectors[start : start + rows])
+
+    def check_finite(self) -> None:
+        """Look at every vector.
+
+        Raises:
+            InvalidInputError: one holds a NaN or infinity; the message names the image.
+        """
+        row = 0
+        for block in self.blocks():
+            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+            if bad.size:
+                raise InvalidInputError(
+                    f"Every descriptor must be finite; that of {self.names[row + int(bad[0])]} is not. Extract it again, or mend the model."
+                )
+            row += len(block)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the folder `vectors.npy` + `header.json`, atomically; returns the path.
+
+        Raises:
+            OutputExistsError: the folder is there and `overwrite` is false.
+        """
+        path = check_absent(path, overwrite=overwrite)
+        with atomic_path(path) as folder:
+            folder.mkdir()
+            np.save(folder / "vectors.npy", self.vectors, allow_pickle=False)
+            write_json(folder / "header.json", _header(self.names, self.dim, str(self.vectors.dtype), self.model, self.history))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Descriptors:
+        """Open a folder as a memory map; nothing is read before it is asked for.
+
+        Raises:
+            MissingFileError: the folder or a file of it is not there.
+            DamagedFileError: a file is truncated or foreign, or the two do not fit.
+        """
+        path = Path(path)
+        header = read_json(path / "header.json", kind=FORMAT, version=VERSION)
+        try:
+            vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise MissingFileError(f"{path / 'vectors.npy'} must exist; there is no such file. Extract again.") from None
+        except (OSError, EOFError, ValueError) as error:
+            raise DamagedFileError(
+                f"{path / 'vectors.npy'} must be a numpy array; it is truncated or foreign ({error}). Extract again."
+            ) from error
+        if list(vectors.shape) != [len(header["names"]), header["dim"]] or str(vectors.dtype) != header["dtype"]:
+            raise DamagedFileError(
+                f"{path}: the vectors are {vectors.dtype} {vectors.shape}, the header says {header['dtype']} {[len(header['names']), header['dim']]}. Extract again."
+            )
+        return cls(vectors, tuple(header["names"]), header["model"], header["history"])
+
+
+class DescriptorWriter:
+    """Writes descriptors block by block, so that a killed extraction goes on where it was.
+
+    The blocks gather in `.NAME.unfinished` beside the folder; `finish` puts it in place in one step. A block counts
+    only once its bytes are on the disk.
+
+    Args:
+        path: the folder to be made.
+        names: the images' names, in order.
+        dim: dimensions.
+        model: the hash of the model.
+        dtype: "float32" or "float16".
+        settings: whatever else the vectors depend on; an unfinished folder made with others is refused.
+
+    Raises:
+        SettingsDifferError: there is an unfinished folder for other names, another model or other settings.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        names: tuple[str, ...],
+        *,
+        dim: int,
+        model: str,
+        dtype: Literal["float32", "float16"] = "float32",
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.path = Path(path)
+        self.header = _header(names, dim, dtype, model, {"extracted": dict(settings)})
+        self.folder = self.path.with_name(f".{self.path.name}.unfinished")
+        self.vectors = self._resumed() if (self.folder / "progress.json").exists() else self._begun()
+
+    @property
+    def done(self) -> int:
+        """How many rows are on the disk."""
+        return int(read_json(self.folder / "progress.json")["rows"])
+
+    def append(self, block: NDArray[np.floating[Any]]) -> None:
+        """Write the next rows."""
+        start = self.done
+        self.vectors[start : start + len(block)] = block
+        self.vectors.flush()
+        self._progress(start + len(block))
+
+    def finish(self) -> Descriptors:
+        """Put the folder in place and open it.
+
+        Raises:
+            InvalidInputError: rows are missing.
+        """
+        if self.done != len(self.header["names"]):
+            raise InvalidInputError(f"{len(self.header['names'])} descriptors were announced for {self.path}; {self.done} were written.")
+        del self.vectors
+        with atomic_path(self.path) as folder:
+            (self.folder / "progress.json").unlink()
+            self.folder.replace(folder)
+        return Descriptors.load(self.path)
+
+    def _begun(self) -> np.memmap[Any, Any]:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        write_json(self.folder / "header.json", self.header)
+        shape = (len(self.header["names"]), self.header["dim"])
+        vectors = np.lib.format.open_memmap(self.folder / "vectors.npy", mode="w+", dtype=self.header["dtype"], shape=shape)
+        self._progress(0)
+        return vectors
+
+    def _resumed(self) -> np.memmap[Any, Any]:
+        stored = read_json(self.folder / "header.json")
+        check_header(stored, self.folder, kind=FORMAT, version=VERSION)
+        if stored != self.header:
+            different = [key for key in self.header if stored.get(key) != self.header[key]]
+            raise SettingsDifferError(
+                f"{self.folder} was begun with another {' and '.join(different)}. Finish it with the settings it was begun with, or remove the folder."
+            )
+        return np.lib.format.open_memmap(self.folder / "vectors.npy", mode="r+")
+
+    def _progress(self, rows: int) -> None:
+        write_json(self.folder / "progress.json", {"rows": rows, "for": digest(self.header)})
+
+
+def _header(names: tuple[str, ...], dim: int, dtype: str, model: str, history: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "dim": dim,
+        "dtype": dtype,
+        "model": model,
+        "history": dict(history),
+        "names": list(names),
+    }

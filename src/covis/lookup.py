@@ -1,0 +1,47 @@
+"""Names become objects here, at the edge: a table's entry, or the user's own `package.module:function`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from covis.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+def resolve(name: str, table: Mapping[str, T], *, what: str) -> T:
+    """The table's entry of that name, or the object that `package.module:attribute` names.
+
+    Raises:
+        UnknownNameError: neither; the message suggests the nearest name, or says why the import failed.
+
+    >>> resolve("one", {"one": 1}, what="number")
+    1
+    >>> resolve("math:pi", {}, what="number")
+    3.141592653589793
+    """
+    if name in table:
+        return table[name]
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found: T = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UnknownNameError(f"The {what} {name!r} must name an importable module and something in it; {error}.") from error
+        return found
+    raise UnknownNameError(f"There is no {what} called {name!r}. {suggest(name, table)}")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the nearest known name, then all of them.
+
+    >>> suggest("gclx", ["gcl", "triplet"])
+    "Did you mean 'gcl'? Known: gcl, triplet."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}."

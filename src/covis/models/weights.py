@@ -1,0 +1,73 @@
+"""Weights from a local file: a state dict as .pth, .pt or .safetensors, loaded strictly and without running any code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
+from covis.models.backbones import Backbone
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a state dict to the CPU; half-precision values become float32.
+
+    A dict with the one entry of interest under "state_dict" is unpacked.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DamagedFileError: it is truncated, or no state dict. A file that holds code instead of tensors is never run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"The weights {path} must exist; there is no such file.")
+    stored = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
+    if isinstance(stored, Mapping) and isinstance(stored.get("state_dict"), Mapping):
+        stored = stored["state_dict"]
+    if not isinstance(stored, Mapping) or not stored or not all(isinstance(value, torch.Tensor) for value in stored.values()):
+        raise DamagedFileError(f"{path} must hold a state dict (names and tensors); found a {type(stored).__name__} of other things. Save `model.state_dict()`.")
+    half = (torch.float16, torch.bfloat16)
+    return {str(name): value.float() if value.dtype in half else value for name, value in stored.items()}
+
+
+def load_backbone(backbone: Backbone, path: str | Path) -> None:
+    """Fill a backbone from a file of timm's names; the classifier's entries, and only those, are left out.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DamagedFileError: it is truncated, or no state dict.
+        InvalidInputError: an entry is missing, left over, or of another shape; the message names it.
+    """
+    stored = read_weights(path)
+    heads = tuple(f"{name}." for name in backbone.classifier_names)
+    own = backbone.network.state_dict()
+    given = {name: value for name, value in stored.items() if name in own or not name.startswith(heads)}
+    missing, unexpected = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    shapes = [f"{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}" for name in own if name in given and given[name].shape != own[name].shape]
+    complaints = [f"{what}: {_listed(names)}" for what, names in (("missing", missing), ("not in the network", unexpected), ("of another shape", shapes)) if names]
+    if complaints:
+        raise InvalidInputError(f"The weights {path} must fit the network entry by entry; {'; '.join(complaints)}. Choose the backbone and the options that they were made with.")
+    backbone.network.load_state_dict(given)
+
+
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DamagedFileError(f"{path} must be a safetensors file; it is truncated or foreign ({error}). Fetch it again.") from error
+
+
+def _torch_file(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file can fail anywhere in the restricted unpickler, with any exception
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedFileError(f"{path} must be a state dict that loads with weights_only=True; it is truncated, foreign, or holds more than tensors ({reason}).") from error
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,206 @@
+"""Pixels: one way from a photograph to the network's input, and a store of decoded images for training.
+
+Images travel as uint8 and become floats on the device that the network runs on. Batches are (n, 3, height, width) stored
+channels last, which is how Pillow decodes and how convolutions run fastest on a CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from covis.errors import InvalidInputError
+from covis.images import Images
+from covis.rasters import read_image
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[np.uint8] | Image.Image"
+"""A path, an array (height, width, 3) or (height, width) of uint8, or a Pillow image."""
+
+STORE_BYTES = 2 * 1024**3
+"""How much memory a `PixelStore` takes unless it is told otherwise."""
+
+_AHEAD = 2  # batches that are being decoded while the network works on another
+
+
+def decode(image: ImageLike, *, height: int, width: int) -> NDArray[np.uint8]:
+    """Bring an image to the network's size: upright, RGB, resized with Pillow's antialiased bilinear filter.
+
+    The aspect ratio is not kept. An image that has the size already keeps its pixels.
+
+    Args:
+        image: a path, an array of uint8 (height, width, 3) or (height, width), or a Pillow image.
+        height: pixels of the result.
+        width: pixels of the result.
+
+    Returns:
+        (3, height, width) uint8.
+
+    Raises:
+        InvalidInputError: the array is no uint8 image, or the size is no positive number.
+        MissingFileError: there is no such file.
+        DamagedFileError: the file does not decode.
+
+    >>> decode(np.full((4, 6), 7, dtype=np.uint8), height=2, width=3).shape
+    (3, 2, 3)
+    """
+    return _rows_of_pixels(image, height, width).transpose(2, 0, 1)
+
+
+def decode_ahead(images: Sequence[ImageLike], *, height: int, width: int, batch: int, threads: int | None = None) -> Iterator[torch.Tensor]:
+    """Decode in threads while the caller works on the batch before.
+
+    Args:
+        images: n images, as `decode` takes them.
+        height: pixels.
+        width: pixels.
+        batch: images a batch; the last one may be smaller.
+        threads: decoding threads; absent, one a processor core, at most 8.
+
+    Yields:
+        (batch, 3, height, width) uint8, in the order of `images`.
+
+    Raises:
+        InvalidInputError: `batch` is less than 1, or an image is none.
+        MissingFileError: a file is not there.
+        DamagedFileError: a file does not decode.
+    """
+    if batch < 1:
+        raise InvalidInputError(f"A batch must hold at least 1 image; got {batch}.")
+    waiting: deque[list[Future[NDArray[np.uint8]]]] = deque()
+    with ThreadPoolExecutor(_threads(threads)) as pool:
+        for start in range(0, len(images), batch):
+            waiting.append([pool.submit(_rows_of_pixels, image, height, width) for image in images[start : start + batch]])
+            if len(waiting) > _AHEAD:
+                yield _stacked([future.result() for future in waiting.popleft()])
+        while waiting:
+            yield _stacked([future.result() for future in waiting.popleft()])
+
+
+def normalize(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """(pixels / 255 - mean) / std, per channel, on the device where `mean` lies.
+
+    Args:
+        pixels: (n, 3, height, width) uint8.
+        mean: (3, 1, 1) of values in [0, 1].
+        std: (3, 1, 1), > 0.
+
+    Returns:
+        (n, 3, height, width) of the type of `mean`.
+
+    >>> half = torch.full((3, 1, 1), 0.5)
+    >>> normalize(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1).expand(2, 3, 1, 1), half, half)[:, 0, 0, 0].tolist()
+    [-1.0, 1.0]
+    """
+    return pixels.to(mean.device, mean.dtype).div_(255).sub_(mean).div_(std)
+
+
+class PixelStore:
+    """The images of some scenes at the network's size, decoded when they are first asked for and kept as uint8.
+
+    Up to `limit` bytes are kept; images beyond that are decoded again whenever they are asked for. The result does
+    not depend on the limit.
+
+    Args:
+        images: one table a scene.
+        height: pixels.
+        width: pixels.
+        limit: bytes of memory at most.
+        threads: decoding threads; absent, one a processor core, at most 8.
+    """
+
+    def __init__(self, images: Sequence[Images], height: int, width: int, *, limit: int = STORE_BYTES, threads: int | None = None) -> None:
+        self._images, self._height, self._width = list(images), height, width
+        self._start = np.cumsum([0, *map(len, self._images)])
+        total = int(self._start[-1])
+        room = min(total, limit // (height * width * 3))
+        self._kept = np.empty((max(room, 1), height, width, 3), dtype=np.uint8)  # the system hands out the pages as they are written
+        self._room, self._used = room, 0
+        self._slot = np.full(total, -1, dtype=np.int64)
+        self._pool = ThreadPoolExecutor(_threads(threads))
+
+    def __len__(self) -> int:
+        return len(self._slot)
+
+    @property
+    def kept(self) -> int:
+        """How many images are in memory."""
+        return self._used
+
+    def take(self, scene: NDArray[np.int64], row: NDArray[np.int64]) -> torch.Tensor:
+        """The images of these rows of these scenes.
+
+        Args:
+            scene: (n,) numbers of scenes.
+            row: (n,) rows within them.
+
+        Returns:
+            (n, 3, height, width) uint8.
+
+        Raises:
+            MissingFileError: a file is not there.
+            DamagedFileError: a file does not decode.
+        """
+        index = self._start[scene] + row
+        missing = np.unique(index[self._slot[index] < 0])
+        decoded = dict(zip(missing.tolist(), self._pool.map(self._decode, missing.tolist()), strict=True)) if missing.size else {}
+        for image, pixels in decoded.items():
+            if self._used < self._room:
+                self._kept[self._used] = pixels
+                self._slot[image] = self._used
+                self._used += 1
+        slot = self._slot[index]
+        batch = self._kept[np.maximum(slot, 0)]
+        for position in np.flatnonzero(slot < 0):
+            batch[position] = decoded[int(index[position])]
+        return torch.from_numpy(batch).permute(0, 3, 1, 2)
+
+    def close(self) -> None:
+        """Let the decoding threads go."""
+        self._pool.shutdown()
+
+    def __enter__(self) -> PixelStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        scene = int(np.searchsorted(self._start, index, side="right")) - 1
+        return _rows_of_pixels(self._images[scene].path(index - int(self._start[scene])), self._height, self._width)
+
+
+def _rows_of_pixels(image: ImageLike, height: int, width: int) -> NDArray[np.uint8]:
+    """(height, width, 3) uint8, C-contiguous."""
+    if height < 1 or width < 1:
+        raise InvalidInputError(f"The size of an image must be at least 1 x 1 pixels; got {height} x {width}.")
+    picture = _opened(image)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def _opened(image: Any) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return ImageOps.exif_transpose(image).convert("RGB")
+    if isinstance(image, (str, os.PathLike)):
+        return Image.fromarray(read_image(os.fspath(image)))
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InvalidInputError(f"An image must be a path, a Pillow image, or a uint8 array (height, width, 3) or (height, width); got {found}.")
+    return Image.fromarray(image).convert("RGB")
+
+
+def _stacked(rows: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
+
+
+def _threads(threads: int | None) -> int:
+    return min(8, os.cpu_count() or 1) if threads is None else threads
