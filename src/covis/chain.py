@@ -120,10 +120,18 @@ def train(
     """The first part of `run`: read, label and train; returns the model, which lies in `out/train/model`.
 
     Args:
+        recipe: the name of a shipped recipe, a TOML file, or a `Recipe`.
+        data: the data set's folder.
+        out: the run's folder.
         labels: a folder with the labels of the training scenes (`<scene>.npz`), or the file of a single one, in place
             of those that the recipe's rule would make.
+        weights: a local file with the backbone's weights.
+        layout: of the data, in place of the recipe's.
+        overwrite: do steps again whose settings differ.
+        say: takes a line of progress.
 
-    The other arguments, and what is raised, are as in `run`.
+    Raises:
+        CovisError: as in `run`.
     """
     chain = _Chain(
         _resolved(recipe, layout),
@@ -150,7 +158,8 @@ def load_labels(path: str | Path, scenes: Sequence[Scene]) -> list[Labels]:
     for file, scene, label in zip(files, scenes, loaded, strict=True):
         if label.query_names != scene.queries.names or label.database_names != scene.database.names:
             raise InvalidInputError(
-                f"{file} must label the images of scene {scene.name!r} ({scene.split}), in their order; it holds {label}. Label again, or choose the other split."
+                f"{file} must label the images of scene {scene.name!r} ({scene.split}), in their order; it holds "
+                f"{label}. Label again, or choose the other split."
             )
     return loaded
 
@@ -167,7 +176,8 @@ def check_no_leak(training: Sequence[Scene], asked: Sequence[Scene]) -> None:
             if shared.any():
                 name = scene.queries.path(int(shared.argmax()))
                 raise LeakError(
-                    f"No evaluated query may enter training; {name} is asked in scene {scene.name!r} and teaches in {teacher.name!r}. Separate the splits."
+                    f"No evaluated query may enter training; {name} is asked in scene {scene.name!r} and teaches in "
+                    f"{teacher.name!r}. Separate the splits."
                 )
 
 
@@ -211,7 +221,8 @@ class _Chain:
         before = read_json(record, kind=STEP_FORMAT, version=STEP_VERSION)["settings"] if record.exists() else None
         if before not in (None, settings) and not self.overwrite:
             raise SettingsDifferError(
-                f"The step {name!r} in {self.out} was done with other settings:\n{_difference(before, settings)}\nChoose another --out, or pass --overwrite to do it again."
+                f"The step {name!r} in {self.out} was done with other settings:\n{_difference(before, settings)}\nChoose "
+                "another --out, or pass --overwrite to do it again."
             )
         if before == settings and all(path.exists() for path in made):
             self.say(f"{name}: done before")
@@ -247,7 +258,8 @@ class _Chain:
         scenes = [scene for scene in read(settings.layout, self.data, split=split, **settings.options) if fnmatchcase(scene.name, pattern)]
         if not scenes:
             raise InvalidInputError(
-                f"{self.data} must hold a scene with a {split} split whose name fits {pattern!r}; it holds none. Look at the recipe's [data]."
+                f"{self.data} must hold a scene with a {split} split whose name fits {pattern!r}; it holds none. Look at "
+                "the recipe's [data]."
             )
         folders = [self.out / "scenes" / split / scene.name for scene in scenes]
 

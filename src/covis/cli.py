@@ -99,7 +99,7 @@ def label(
     tolerance: Annotated[float, typer.Option(help="How far two depths of one surface may differ, metres.")] = 0.05,
     relative_tolerance: Annotated[float, typer.Option(help="Added to it for each metre of depth.")] = 0.01,
     voxel: Annotated[float, typer.Option(help="Edge of a voxel, metres.")] = 0.1,
-    step: Annotated[int, typer.Option(help="Pixels between two samples of a depth map.")] = 8,
+    step: Annotated[int | None, typer.Option(help="Pixels between two samples of a depth map; by default 8, with voxels 2.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -389,7 +389,8 @@ def _in_order(found: Any, names: tuple[str, ...], path: Path) -> Any:
     missing, unknown = [name for name in names if name not in place], [name for name in place if name not in set(names)]
     if missing or unknown:
         raise InvalidInputError(
-            f"{path} must hold a line for every query and no other; {f'{missing[0]!r} has none' if missing else f'{unknown[0]!r} is no query'}."
+            f"{path} must hold a line for every query and no other; "
+            f"{f'{missing[0]!r} has none' if missing else f'{unknown[0]!r} is no query'}."
         )
     order = [place[name] for name in names]
     return replace(found, rows=found.rows[order], distances=found.distances[order], query_names=names)

@@ -27,7 +27,14 @@ C = TypeVar("C")
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where the images come from: the layout, and which scenes teach and which are asked (shell patterns of scene names; an empty `test` where nothing is asked)."""
+    """Where the images come from.
+
+    Attributes:
+        layout: a name of `READERS`, or `module:function`.
+        train: a shell pattern of the names of the scenes that teach.
+        test: of those that are asked; empty where nothing is asked.
+        options: the reader's keyword arguments.
+    """
 
     layout: str = "7scenes"
     train: str = "*"

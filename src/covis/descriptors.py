@@ -114,7 +114,8 @@ class Descriptors:
             ) from error
         if list(vectors.shape) != [len(header["names"]), header["dim"]] or str(vectors.dtype) != header["dtype"]:
             raise DamagedFileError(
-                f"{path}: the vectors are {vectors.dtype} {vectors.shape}, the header says {header['dtype']} {[len(header['names']), header['dim']]}. Extract again."
+                f"{path}: the vectors are {vectors.dtype} {vectors.shape}, the header says {header['dtype']} "
+                f"{[len(header['names']), header['dim']]}. Extract again."
             )
         return cls(vectors, tuple(header["names"]), header["model"], header["history"])
 
@@ -193,7 +194,8 @@ class DescriptorWriter:
         if stored != self.header:
             different = [key for key in self.header if stored.get(key) != self.header[key]]
             raise SettingsDifferError(
-                f"{self.folder} was begun with another {' and '.join(different)}. Finish it with the settings it was begun with, or remove the folder."
+                f"{self.folder} was begun with another {' and '.join(different)}. Finish it with the settings it was "
+                "begun with, or remove the folder."
             )
         return np.lib.format.open_memmap(self.folder / "vectors.npy", mode="r+")
 

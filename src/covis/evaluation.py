@@ -131,7 +131,8 @@ def _check_names(found: Rankings, scene: Scene, label: Labels) -> None:
                     f"{len(mine)} against {len(theirs)} images",
                 )
                 raise InvalidInputError(
-                    f"The {what} of scene {scene.name!r} must name its {side} in their order; they differ: {where}. Were they made from other data?"
+                    f"The {what} of scene {scene.name!r} must name its {side} in their order; they differ: {where}. Were "
+                    "they made from other data?"
                 )
 
 

@@ -51,11 +51,11 @@ def check_rigid(poses: ArrayLike, *, names: Sequence[str] | None = None, toleran
         raise InvalidInputError(f"Poses must have the shape (n, 4, 4), camera-to-world matrices; got {poses.shape}.")
     if names is not None and len(names) != len(poses):
         raise InvalidInputError(f"There must be one name a pose; got {len(names)} names for {len(poses)} poses.")
-    finite: NDArray[np.bool_] = np.isfinite(poses).all(axis=(1, 2))
-    safe = np.where(finite[:, None, None], poses, np.eye(4))
+    finite = np.isfinite(poses).reshape(-1, 16).all(axis=1)
+    safe = np.where(np.reshape(finite, (-1, 1, 1)), poses, np.eye(4))
     rotation = safe[:, :3, :3]
     skew = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max(axis=(1, 2), initial=0.0)
-    rules: tuple[tuple[str, NDArray[np.bool_]], ...] = (
+    rules = (
         ("be finite", finite),
         ("have the last row 0 0 0 1 (is it transposed?)", (safe[:, 3] == _LAST_ROW).all(axis=1)),
         (f"have a rotation with R^T R = I, within {tolerance:g} (is there a scale in it?)", skew <= tolerance),

@@ -220,7 +220,8 @@ class Images:
         bad = np.flatnonzero(~np.isfinite(column).reshape(len(self), -1).all(axis=1))
         if bad.size:
             raise InvalidInputError(
-                f"Every {name} must be finite; {name} of {self.names[bad[0]]} in {self.root} is {column[bad[0]].tolist()}. Mend the source or leave the image out."
+                f"Every {name} must be finite; {name} of {self.names[bad[0]]} in {self.root} is "
+                f"{column[bad[0]].tolist()}. Mend the source or leave the image out."
             )
         return column
 

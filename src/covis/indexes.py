@@ -152,7 +152,8 @@ def _check_alike(first: Descriptors, other: Descriptors) -> None:
 
     if settings(first) != settings(other):
         raise InvalidInputError(
-            f"All descriptors of a search must come from one model, one whitening and have one dimension; got {settings(first)} and {settings(other)}."
+            "All descriptors of a search must come from one model, one whitening and have one dimension; got "
+            f"{settings(first)} and {settings(other)}."
         )
 
 

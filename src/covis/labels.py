@@ -67,8 +67,10 @@ class Summary:
         if 2 * self.without_positive <= self.queries:
             return None
         return (
-            f"{self.without_positive} of {self.queries} queries have no positive at {self.threshold:g}: recall is bounded by {1 - self.without_positive / self.queries:.2f} under a protocol "
-            "that counts all queries, and training sees few positives. Look at the rule's parameters (a larger voxel, a larger tolerance) or at how far apart the images are."
+            f"{self.without_positive} of {self.queries} queries have no positive at {self.threshold:g}: recall is "
+            f"bounded by {1 - self.without_positive / self.queries:.2f} under a protocol "
+            "that counts all queries, and training sees few positives. Look at the rule's parameters (a larger voxel, a "
+            "larger tolerance) or at how far apart the images are."
         )
 
 
@@ -208,7 +210,7 @@ def label_by_surface(
     tolerance: float = 0.05,
     relative_tolerance: float = 0.01,
     voxel: float = 0.1,
-    step: int = 8,
+    step: int | None = None,
 ) -> Labels:
     """Grade pairs by the 3D surface that both depth images see: intersection over union.
 
@@ -227,7 +229,8 @@ def label_by_surface(
         tolerance: how far two depths of one surface may differ, metres ("reprojection").
         relative_tolerance: added to it for each metre of depth ("reprojection").
         voxel: edge of a voxel, metres ("voxels").
-        step: pixels between two samples of a depth map.
+        step: pixels between two samples of a depth map; default 8 ("reprojection") or 2 ("voxels", which must leave no
+            holes: keep step × depth / focal length at half a voxel or less).
 
     Returns:
         Labels with the rule "surface" and the parameters that the method uses.
@@ -244,6 +247,7 @@ def label_by_surface(
         images.need("depth", "pose", "intrinsics")
     asked = _DepthViews(queries)
     searched = asked if queries is database else _DepthViews(database)
+    step = step if step is not None else 2 if method == "voxels" else 8
     parameters: dict[str, Any] = {"method": method, "nearest": nearest, "reach": reach, "step": step}
     if method == "reprojection":
         parameters |= {"tolerance": tolerance, "relative_tolerance": relative_tolerance}

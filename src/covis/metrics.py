@@ -66,7 +66,8 @@ def _check_depth(rankings: Rankings, counted: NDArray[np.bool_], k: int, exclude
     short = np.flatnonzero(counted.sum(axis=1) < np.minimum(k, available))
     if short.size:
         raise InvalidInputError(
-            f"recall@{k} needs the first {k} database images of every query; {rankings.query_names[short[0]]} has {int(counted[short[0]].sum())}. Search with a larger k."
+            f"recall@{k} needs the first {k} database images of every query; {rankings.query_names[short[0]]} has "
+            f"{int(counted[short[0]].sum())}. Search with a larger k."
         )
 
 

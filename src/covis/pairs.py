@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +100,8 @@ class GradedSampler:
         self._query = np.concatenate([np.arange(len(one.counts)) for one in self._classes]) if labels else np.zeros(0, dtype=np.int64)
         if not ((self._counts > 0) & (shares > 0)).any():
             raise InvalidInputError(
-                f"The labels hold no pair of any class in the composition {list(composition)}; {len(self._counts)} queries in {len(labels)} scenes. Look at the labels' summary."
+                f"The labels hold no pair of any class in the composition {list(composition)}; {len(self._counts)} "
+                f"queries in {len(labels)} scenes. Look at the labels' summary."
             )
         self._number, self._start = 0, 0
         self._drawn = self._draw(0)

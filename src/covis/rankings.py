@@ -46,7 +46,8 @@ class Rankings:
         distances = np.ascontiguousarray(self.distances, dtype=np.float32)
         if rows.ndim != 2 or rows.shape != distances.shape or len(rows) != len(self.query_names):
             raise InvalidInputError(
-                f"Rankings must be (queries, k) rows and distances for {len(self.query_names)} queries; got {rows.shape} and {distances.shape}."
+                f"Rankings must be (queries, k) rows and distances for {len(self.query_names)} queries; got {rows.shape} "
+                f"and {distances.shape}."
             )
         outside = np.flatnonzero(((rows < 0) | (rows >= len(self.database_names))).any(axis=1))
         if outside.size:

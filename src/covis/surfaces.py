@@ -28,9 +28,9 @@ from covis.geometry import check_intrinsics, check_rigid, invert, project, trans
 _Rows: TypeAlias = NDArray[np.intp]
 _Points: TypeAlias = NDArray[np.float64]
 _Matrix: TypeAlias = sparse.csr_array[np.float64, tuple[int, int]]
-_WEIGHT_LEVELS = 2**24
-_VOXEL_BITS = 21
-_IN_FRONT = np.float32(1e-6)
+_WEIGHT_LEVELS = 2**24  # whole numbers up to here are exact in float32
+_VOXEL_BITS = 21  # for each axis: three fit into an int64
+_IN_FRONT = np.float32(1e-6)  # metres
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,12 @@ class View:
 
     def __post_init__(self) -> None:
         depth = np.asarray(self.depth, dtype=np.float32)
-        if depth.ndim != 2 or not depth.size or not (np.isfinite(depth).all() and depth.min() >= 0):
-            raise InvalidInputError(f"A view's depth must be (height, width), finite and >= 0 metres, 0 where unknown; got {depth.shape}.")
+        if depth.ndim != 2 or not depth.size:
+            raise InvalidInputError(f"A view's depth must be (height, width) with at least one pixel; got the shape {depth.shape}.")
+        if not (np.isfinite(depth).all() and depth.min() >= 0):
+            raise InvalidInputError(
+                "A view's depth must be finite and >= 0 metres, 0 where unknown; it holds negative or non-finite values."
+            )
         pose = np.asarray(self.pose, dtype=np.float64)
         check_rigid(pose[None], names=["the view"])
         object.__setattr__(self, "depth", depth)
@@ -74,7 +78,8 @@ def voxel_overlap(
     """IoU of the voxels that each query and each database view see: |A n B| / |A u B|.
 
     Every step-th pixel in range is back-projected, and marks the voxel that it falls into, on one grid through the world's
-    origin. Keep step * depth / focal length below the voxel's edge, or a surface is seen with holes.
+    origin: where the grid lies moves the numbers a little. Keep step * depth / focal length at half the voxel's edge or less,
+    or a surface is seen with holes and the overlap comes out too low.
 
     Each view is read once. Memory: 8 bytes for each voxel of each view, and the result.
 
@@ -142,7 +147,7 @@ def reprojection_overlap(
 
     Computed in float32, positions relative to the camera. Pairs whose views cannot meet (bounding sphere against viewing
     pyramid) are left out beforehand, which changes no number. Memory: 16 bytes for each sample of one side's views, about
-    60 bytes for each of `block`, one depth map at a time, and the result. Each view is read twice.
+    80 bytes for each of `block`, one depth map at a time, and the result. Each view is read twice.
 
     Args:
         queries: q views. The same object on both sides gives all pairs of one set: exactly symmetric, 1 on the diagonal.

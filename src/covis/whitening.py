@@ -54,7 +54,8 @@ class Whitening:
         """
         if descriptors.model != self.history["model"] or descriptors.dim != len(self.mean):
             raise InvalidInputError(
-                f"The whitening was fitted on model {self.history['model']} with {len(self.mean)} dimensions; these descriptors are of model {descriptors.model} with {descriptors.dim}. Fit one for them."
+                f"The whitening was fitted on model {self.history['model']} with {len(self.mean)} dimensions; these "
+                f"descriptors are of model {descriptors.model} with {descriptors.dim}. Fit one for them."
             )
         parts = []
         for block in descriptors.blocks():
@@ -133,7 +134,8 @@ def fit_whitening(
         raise InvalidInputError(f"The {count} descriptors must differ to be whitened; they are all the same. Has the model collapsed?")
     if count < 2 * kept:
         warnings.warn(
-            f"Whitening keeps {kept} dimensions fitted on {count} descriptors: the last ones are noise, and it amplifies them. Keep fewer, or fit on more.",
+            f"Whitening keeps {kept} dimensions fitted on {count} descriptors: the last ones are noise, and it amplifies "
+            "them. Keep fewer, or fit on more.",
             CovisWarning,
             stacklevel=2,
         )

@@ -58,7 +58,8 @@ def read_7scenes(root: str | Path, *, split: str = "test", intrinsics: Sequence[
     scenes = [scene for folder in folders if (scene := _read_scene(folder, split, intrinsics)) is not None]
     if not scenes:
         raise MissingFileError(
-            f"{root} must hold a 7-Scenes scene with a {split} split (TrainSplit.txt, TestSplit.txt); found none. Is this the right folder and layout?"
+            f"{root} must hold a 7-Scenes scene with a {split} split (TrainSplit.txt, TestSplit.txt); found none. Is "
+            "this the right folder and layout?"
         )
     return scenes
 
@@ -144,7 +145,8 @@ def _read_side(folder: Path, sequences: Sequence[str], intrinsics: NDArray[np.fl
             if missing:
                 kind = " and ".join(sorted(missing))
                 raise MissingFileError(
-                    f"{folder / sequence}: frame-{frame:06d} must have a colour image and a pose; its {kind} is missing. Unpack the sequence again, or remove the frame's other files."
+                    f"{folder / sequence}: frame-{frame:06d} must have a colour image and a pose; its {kind} is missing. "
+                    "Unpack the sequence again, or remove the frame's other files."
                 )
             names.append(f"{sequence}/{files['color']}")
             depths.append(f"{sequence}/{files['depth']}" if "depth" in files else "")
@@ -154,7 +156,8 @@ def _read_side(folder: Path, sequences: Sequence[str], intrinsics: NDArray[np.fl
     lacking = [name for name, depth in zip(names, depths, strict=True) if not depth]
     if lacking and len(lacking) < len(names):
         raise MissingFileError(
-            f"{folder / lacking[0]} must have a depth map beside it, as the other frames have; {len(lacking)} of {len(names)} have none. Unpack the sequence again."
+            f"{folder / lacking[0]} must have a depth map beside it, as the other frames have; {len(lacking)} of "
+            f"{len(names)} have none. Unpack the sequence again."
         )
     return Images(
         folder,
@@ -174,7 +177,12 @@ def _frames(folder: Path) -> dict[int, dict[str, str]]:
     for path in folder.iterdir():
         found = _FRAME.fullmatch(path.name)
         if found:
-            frames.setdefault(int(found[1]), {})[found[2]] = path.name
+            files = frames.setdefault(int(found[1]), {})
+            if found[2] in files:
+                raise InvalidInputError(
+                    f"{folder}: a frame must have one {found[2]} file; found {files[found[2]]} and {path.name}. Remove one."
+                )
+            files[found[2]] = path.name
     return frames
 
 

@@ -58,7 +58,10 @@ class PlaceModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
             self.backbone = Backbone(settings.backbone, options=settings.backbone_options, pretrained=settings.pretrained and weights is None)
-            self.aggregator = make(self.backbone.channels, **settings.aggregator_options)
+            try:
+                self.aggregator = make(self.backbone.channels, **settings.aggregator_options)
+            except TypeError as error:
+                raise InvalidInputError(f"The aggregator {settings.aggregator!r} does not take the options {settings.aggregator_options}; {error}.") from error
         if weights is not None:
             load_backbone(self.backbone, weights)
         self.register_buffer("mean", torch.tensor(settings.mean).reshape(3, 1, 1), persistent=False)

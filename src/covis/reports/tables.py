@@ -25,7 +25,8 @@ def score_table(scores: Mapping[str, Scores], *, dims: Mapping[str, int], column
     for name, one in scores.items():
         if one.protocol != first.protocol or one.queries != first.queries:
             raise InvalidInputError(
-                f"Scores in one table must share the protocol and the queries; {name!r} is under {one.protocol.name} with {len(one.queries)} queries."
+                f"Scores in one table must share the protocol and the queries; {name!r} is under {one.protocol.name} "
+                f"with {len(one.queries)} queries."
             )
     shown = [column for column in columns if all(column in one.metrics for one in scores.values())]
     rows = [["descriptor", "dim", *shown]] + [
@@ -43,7 +44,8 @@ def score_table(scores: Mapping[str, Scores], *, dims: Mapping[str, int], column
     units = first.interval
     lines += [
         "",
-        f"{counted} of {len(first.queries)} queries counted; {units['level']:.0%} intervals by {units['method']} over {units['count']} {units['unit']}.",
+        f"{counted} of {len(first.queries)} queries counted; {units['level']:.0%} intervals by {units['method']} over "
+        f"{units['count']} {units['unit']}.",
         first.protocol.card(),
     ]
     return "\n".join(lines)

@@ -1,0 +1,29 @@
+"""The chain by hand, in Python: read, label, describe, whiten, search, score.
+
+    covis world streets --preset tiny
+    python examples/from_python.py streets
+"""
+
+from __future__ import annotations
+
+import sys
+
+import covis
+from covis.config import ModelSettings
+from covis.models.place import PlaceModel
+
+
+def main(folder: str) -> None:
+    scene = next(scene for scene in covis.read("7scenes", folder) if scene.name.startswith("test"))
+    labels = covis.label_by_surface(scene.queries, scene.database, reach=30.0, step=4)
+    print(labels.summary())
+
+    model = PlaceModel(ModelSettings(backbone="resnet18", height=48, width=64), seed=0)  # random weights; covis.load(...) for trained ones
+    database, queries = covis.extract(model, scene.database), covis.extract(model, scene.queries)
+    whiten = covis.fit_whitening(database, dim=8)
+    found = covis.index(whiten(database)).search(whiten(queries), k=25)
+    print(covis.evaluate(found, scene, labels=labels, protocol="graded/0.5", descriptors=[(whiten(queries), whiten(database))]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,302 @@
+"""The whole chain: what it leaves, what it skips, what it refuses, and that a killed run ends like any other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from covis import chain
+from covis.chain import check_no_leak, run, train
+from covis.config import Recipe, load_recipe, recipe_names, to_toml
+from covis.datasets import read
+from covis.descriptors import Descriptors
+from covis.errors import CovisError, DamagedFileError, InvalidInputError, LeakError, MissingFileError, SettingsDifferError
+from covis.images import Scene
+from covis.labels import label_by_surface
+from covis.models.checkpoints import load
+from covis.scores import Scores
+
+RESULTS = ("whitening.npz", "labels/*/*.npz", "rankings/*/*.npz", "scores/*/*.json", "table.txt", "train/model/*", "descriptors/*/*/*/vectors.npy")
+
+
+def results(out: Path) -> dict[str, str]:
+    """The hash of every result of a run; times and paths are in none of them."""
+    files = sorted(path for pattern in RESULTS for path in out.glob(pattern))
+    assert len(files) > 20
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_what_a_run_leaves(tiny_run: Path, tiny_world: Path) -> None:
+    scores = {arm: Scores.load(tiny_run / "scores" / arm / "graded-0.5.json") for arm in chain.ARMS}
+    queries = sum(len(scene.queries) for scene in read("7scenes", tiny_world) if scene.name.startswith("test"))
+    for arm, one in scores.items():
+        assert len(one.queries) == queries
+        metric = one.metrics["recall@1"]
+        assert 0 <= metric.low <= metric.value <= metric.high <= 1, arm
+        assert {"recall@5", "AP"} <= one.metrics.keys()
+    assert scores["whitened"].history["scenes"][0]["rankings"]["database"]["whitened"]["fitted_on"] == "database"
+    table = (tiny_run / "table.txt").read_text()
+    assert all(name in table for name in chain.ARMS.values())
+    assert "counted    queries with a positive" in table
+    with Image.open(tiny_run / "picture.png") as picture:
+        assert picture.width > 800
+        assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 1000
+    assert load_recipe(tiny_run / "recipe.toml").train.steps == 12
+
+
+def test_the_trained_model_answers_from_python(tiny_run: Path, tiny_world: Path) -> None:
+    import covis
+
+    model = covis.load(tiny_run / "train" / "model")
+    images = read("7scenes", tiny_world)[0].queries
+    paths = [images.path(row) for row in range(3)]
+    by_path = model.describe(paths)
+    assert by_path.shape == (3, model.dim)
+    np.testing.assert_allclose(model.describe([np.asarray(Image.open(path).convert("RGB")) for path in paths]), by_path, atol=1e-6)
+    np.testing.assert_allclose(model.describe([Image.open(path) for path in paths]), by_path, atol=1e-6)
+    assert model.digest == Descriptors.load(next((tiny_run / "descriptors" / "trained").glob("*/queries"))).model
+
+
+def test_a_finished_run_is_skipped_and_changes_nothing(tiny_run: Path, tiny_world: Path, tiny_recipe: Recipe) -> None:
+    before, said = results(tiny_run), list[str]()
+    run(tiny_recipe, tiny_world, out=tiny_run, say=said.append)
+    assert results(tiny_run) == before
+    steps = [line for line in said if ": done before" in line or line.endswith(" s")]
+    assert steps
+    assert all(line.endswith("done before") for line in steps)
+
+
+def test_other_settings_stop_and_are_shown(tiny_run: Path, tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(tiny_run, out)
+    before = results(out)
+    other = replace(tiny_recipe, whiten=replace(tiny_recipe.whiten, dim=5))
+    with pytest.raises(SettingsDifferError, match=r"whiten\.dim: 8 stored, 5 asked for"):
+        run(other, tiny_world, out=out)
+    assert results(out) == before
+    run(other, tiny_world, out=out, overwrite=True)
+    changed = {name for name, digest in results(out).items() if before[name] != digest}
+    assert "whitening.npz" in changed
+    assert all("whitened" in name or name in ("whitening.npz", "table.txt") for name in changed), "only what depends on it is done again"
+
+
+def test_overwrite_trains_again(tiny_run: Path, tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(tiny_run, out)
+    other = replace(tiny_recipe, train=replace(tiny_recipe.train, steps=5))
+    run(other, tiny_world, out=out, overwrite=True)
+    assert load(out / "train" / "model").history["steps"] == 5
+    assert load(out / "train" / "model").digest != load(tiny_run / "train" / "model").digest
+
+
+def noise_queries(data: Path) -> None:
+    """Replace the pixels of every image that is asked by noise; positions stay."""
+    random = np.random.default_rng(5)
+    for scene in (scene for scene in read("7scenes", data) if scene.name.startswith("test")):
+        for row in range(len(scene.queries)):
+            with Image.open(scene.queries.path(row)) as image:
+                shape = (image.height, image.width, 3)
+            Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(scene.queries.path(row))
+
+
+def test_no_evaluated_query_enters_training_or_whitening(tiny_run: Path, tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """With all queries replaced by noise, the weights and the whitening are the same to the last bit."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_world, data)
+    noise_queries(data)
+    run(tiny_recipe, data, out=out)
+    clean, noisy = results(tiny_run), results(out)
+    for name in clean:
+        if name.startswith("train/model") or name == "whitening.npz" or name.startswith("labels/train"):
+            assert noisy[name] == clean[name], name
+    changed = [name for name in clean if "queries" in name and noisy[name] != clean[name]]
+    assert len(changed) >= 3, "the queries' descriptors must differ, or this test shows nothing"
+
+
+def test_a_query_that_would_teach_is_refused(tiny_world: Path) -> None:
+    asked = next(scene for scene in read("7scenes", tiny_world) if scene.name == "test-00")
+    check_no_leak([Scene("t", "train", asked.database, asked.database)], [asked])
+    with pytest.raises(LeakError, match="seq-02"):
+        check_no_leak([Scene("t", "train", asked.queries, asked.queries)], [asked])
+
+
+def test_the_chain_refuses_a_leak(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_world / "test-00", data / "test-00")
+    (data / "test-00" / "TrainSplit.txt").write_text("sequence1\nsequence2\n")
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, train="test-*"))
+    with pytest.raises(LeakError, match="is asked in scene 'test-00' and teaches"):
+        run(recipe, data, out=tmp_path / "run")
+
+
+def test_train_with_given_labels(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    scenes = [scene for scene in read("7scenes", tiny_world, split="train") if scene.name.startswith("train")]
+    for scene in scenes:
+        label_by_surface(scene.queries, scene.database, reach=20, step=8).save(tmp_path / "labels" / f"{scene.name}.npz")
+    model = train(tiny_recipe, tiny_world, out=tmp_path / "run", labels=tmp_path / "labels")
+    assert model.history["labels"][0]["parameters"]["reach"] == 20
+    with pytest.raises(MissingFileError, match=r"train-00\.npz"):
+        train(tiny_recipe, tiny_world, out=tmp_path / "other", labels=tmp_path)
+
+
+# -- killed, and started again ------------------------------------------------------------------------------------
+
+
+def start(recipe: Path, data: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "covis", "run", str(recipe), "--data", str(data), "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> bool:
+    """Kill the process as soon as it is somewhere; False where it ended before."""
+    ends = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < ends:
+        if reached():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def finished(recipe: Path, data: Path, out: Path) -> dict[str, str]:
+    process = start(recipe, data, out)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said.decode()
+    return results(out)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_world: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    recipe = folder / "tiny.toml"
+    recipe.write_text(to_toml(tiny_recipe))
+    return recipe, finished(recipe, tiny_world, folder / "run")
+
+
+def test_killed_while_training_ends_the_same(undisturbed: tuple[Path, dict[str, str]], tiny_world: Path, tmp_path: Path) -> None:
+    recipe, expected = undisturbed
+    out = tmp_path / "run"
+    assert kill_when(start(recipe, tiny_world, out), (out / "train" / "last.ckpt").exists)
+    assert not (out / "table.txt").exists()
+    assert finished(recipe, tiny_world, out) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["scenes/train", "labels/train", "labels/test", "untrained", "descriptors/tiny", "descriptors/trained", "whitening.npz", "scores/whitened"])
+def test_killed_anywhere_ends_the_same(undisturbed: tuple[Path, dict[str, str]], tiny_world: Path, tmp_path: Path, when: str) -> None:
+    recipe, expected = undisturbed
+    out = tmp_path / "run"
+    kill_when(start(recipe, tiny_world, out), (out / when).exists)
+    assert finished(recipe, tiny_world, out) == expected
+
+
+# -- bad input ----------------------------------------------------------------------------------------------------
+
+
+def broken(data: Path, what: str) -> str:
+    """Spoil one file of a data set; returns what the error must name."""
+    frame = data / "train-00" / "seq-01" / "frame-000003"
+    colour, depth, pose = (frame.with_name(f"{frame.name}.{kind}") for kind in ("color.png", "depth.png", "pose.txt"))
+    if what == "missing image":
+        colour.unlink()
+        return "frame-000003"
+    if what == "missing depth":
+        depth.unlink()
+        return "frame-000003"
+    if what == "no rigid motion":
+        pose.write_text(pose.read_text().replace("0.0000000000000000e+00\t0.0000000000000000e+00\t0.0000000000000000e+00\t1.0", "0\t0\t1\t1.0"))
+        return "frame-000003"
+    if what == "NaN":
+        words = pose.read_text().split()
+        pose.write_text(" ".join(["nan", *words[1:]]))
+        return "frame-000003"
+    if what == "truncated image":
+        colour.write_bytes(colour.read_bytes()[:400])
+        return colour.name
+    if what == "truncated depth":
+        depth.write_bytes(depth.read_bytes()[:200])
+        return depth.name
+    if what == "no image":
+        colour.write_text("this is no image")
+        return colour.name
+    assert what == "duplicate"
+    shutil.copy(colour, colour.with_suffix(".jpg"))
+    return "frame-000003"
+
+
+@pytest.mark.parametrize("what", ["missing image", "missing depth", "no rigid motion", "NaN", "truncated image", "truncated depth", "no image", "duplicate"])
+def test_bad_input_is_one_error_of_ours(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path, what: str) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_world, data)
+    name = broken(data, what)
+    with pytest.raises(CovisError, match=name):
+        run(tiny_recipe, data, out=out)
+    assert not (out / "train" / "model").exists()
+    assert not list(out.rglob("*.partial")), "nothing half-written"
+
+
+@pytest.mark.parametrize("file", ["labels/train/train-00.npz", "untrained/weights.safetensors", "train/model/model.json", "whitening.npz", "rankings/trained/test-00.npz"])
+@pytest.mark.parametrize("how", ["truncated", "foreign"])
+def test_a_damaged_file_of_the_run_is_named(tiny_run: Path, tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path, file: str, how: str) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(tiny_run, out)
+    content = (out / file).read_bytes()
+    (out / file).write_bytes(content[: len(content) // 2] if how == "truncated" else b"PK\x03\x04 something else")
+    with pytest.raises(DamagedFileError, match=(out / file).name.replace(".", r"\.")):
+        run(tiny_recipe, tiny_world, out=out)
+
+
+def test_no_scene_fits_the_pattern(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="town-"):
+        run(replace(tiny_recipe, data=replace(tiny_recipe.data, train="town-*")), tiny_world, out=tmp_path / "run")
+
+
+# -- the shipped recipes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_reads_and_says_what_it_is(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+
+
+@pytest.mark.slow
+def test_the_kitchen(covis_data: Path, tmp_path: Path) -> None:
+    """The shipped recipe on real images, with real weights."""
+    weights = covis_data / "weights" / "mobilenetv2_100_timm_same_fp16_statedict.pth"
+    result = run("gcl-7scenes", covis_data / "7scenes" / "redkitchen", out=tmp_path / "run", weights=weights)
+    trained, before = result.scores["trained"], result.scores["untrained"]
+    assert trained.protocol.name == "7scenes/gcl"
+    assert trained.metrics["recall@1"].n == 125
+    assert trained.metrics["AP"].value > before.metrics["AP"].value
+    assert trained.interval["unit"] == "blocks of 10 consecutive frames"
+
+
+def test_the_kitchen_in_a_few_steps(covis_data: Path, tmp_path: Path) -> None:
+    """The same chain on real images, cut short: every step on files that are not ours."""
+    weights = covis_data / "weights" / "mobilenetv2_100_timm_same_fp16_statedict.pth"
+    recipe = load_recipe("gcl-7scenes")
+    short = replace(
+        recipe,
+        label=replace(recipe.label, options={**recipe.label.options, "step": 16}),
+        train=replace(recipe.train, steps=3),
+        model=replace(recipe.model, height=60, width=80),
+        evaluate=replace(recipe.evaluate, samples=50),
+    )
+    result = run(short, covis_data / "7scenes" / "redkitchen", out=tmp_path / "run", weights=weights)
+    assert result.scores["untrained"].metrics["recall@1"].n == 125
+    assert load(tmp_path / "run" / "untrained").dim == 1280

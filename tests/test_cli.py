@@ -1,0 +1,149 @@
+"""The command line: quick, frozen, in step with the functions, and free of tracebacks."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from covis import cli
+from covis.datasets import read
+from covis.evaluation import evaluate
+from covis.extraction import extract
+from covis.labels import Labels, label_by_surface
+from covis.scores import Scores
+from covis.whitening import fit_whitening
+
+COMMANDS = ["demo", "evaluate", "extract", "index", "label", "ls", "run", "search", "train", "whiten", "world"]
+
+
+def covis(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own; no traceback is ever right."""
+    done = subprocess.run([sys.executable, "-m", "covis", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def best_of(count: int, *arguments: str) -> float:
+    """The least wall time of a Python process, in seconds: what else runs on the machine only adds."""
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    times = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=environment)
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def test_commands_are_frozen() -> None:
+    assert sorted(get_command(cli.app).commands) == COMMANDS
+
+
+@pytest.mark.slow
+def test_import_and_help_are_quick() -> None:
+    bare = best_of(7, "-c", "pass")
+    assert best_of(7, "-c", "import covis") - bare < 0.1
+    assert best_of(7, "-m", "covis", "--help") - bare < 0.3
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [("label", label_by_surface), ("extract", extract), ("whiten", fit_whitening), ("evaluate", evaluate), ("search", None)],
+)
+def test_defaults_are_those_of_the_functions(command: str, function: object) -> None:
+    options = {p.name: p.default for p in get_command(cli.app).commands[command].params}
+    if function is None:
+        from covis.config import EvaluateSettings
+
+        assert options["k"] == EvaluateSettings().k
+        return
+    shared = 0
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in options and name not in ("out", "progress", "overwrite", "labels", "descriptors", "fitted_on"):
+            assert options[name] == parameter.default, name
+            shared += 1
+    assert shared >= 2
+
+
+def test_help_of_every_command_names_every_option() -> None:
+    for name, command in get_command(cli.app).commands.items():
+        shown = CliRunner().invoke(cli.app, [name, "--help"], terminal_width=200, env={"COLUMNS": "200"})
+        assert shown.exit_code == 0
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.opts[0] in shown.stdout
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("what", ["aggregators", "indexes", "layouts", "losses", "metrics", "protocols", "recipes", "rules", "samplers", "worlds"])
+def test_ls_prints_a_line_an_entry(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.ls(what)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(line.split() for line in lines)
+
+
+def test_unknown_names_are_one_line_with_a_suggestion() -> None:
+    said = covis("ls", "protocol", code=1).stderr
+    assert said.startswith("covis: ")
+    assert "protocols" in said
+    assert said.count("\n") == 1
+
+
+def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
+    said = covis("label", tmp_path / "nowhere", "--out", tmp_path / "l.npz", code=1).stderr
+    assert "nowhere" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "l.npz").exists()
+
+
+def test_every_verb_in_turn(tiny_world: Path, tiny_run: Path, tmp_path: Path) -> None:
+    """label, extract, whiten, index, search, evaluate: each reads what the one before wrote."""
+    scene = tiny_world / "test-00"
+    labels = tmp_path / "labels.npz"
+    done = covis("label", scene, "--out", labels, "--reach", 30, "--step", 4, "--json")
+    said = json.loads(done.stdout)[str(labels)]
+    assert said["queries"] == len(Labels.load(labels).query_names)
+    assert said["parameters"]["reach"] == 30
+    assert "queries without a positive" in done.stderr
+
+    covis("extract", scene, "--model", tiny_run / "train" / "model", "--out", tmp_path / "d")
+    covis("whiten", tmp_path / "d", "--dim", 4, "--out", tmp_path / "w")
+    covis("index", tmp_path / "w" / "test-00" / "database", "--out", tmp_path / "index")
+    covis("search", tmp_path / "index", tmp_path / "w" / "test-00" / "queries", "--out", tmp_path / "r.npz")
+    covis("search", tmp_path / "index", tmp_path / "w" / "test-00" / "queries", "--out", tmp_path / "r.txt")
+    ways = {"--rankings": tmp_path / "r.npz", "--predictions": tmp_path / "r.txt", "--descriptors": tmp_path / "w"}
+    values = set()
+    for number, (option, path) in enumerate(ways.items()):
+        out = tmp_path / f"s{number}.json"
+        covis("evaluate", scene, "--labels", labels, option, path, "--out", out)
+        values.add(Scores.load(out).metrics["recall@1"])
+    assert len(values) == 1, "three ways to say the same ranking"
+    assert "AP" in Scores.load(tmp_path / "s2.json").metrics
+
+    covis("evaluate", scene, "--labels", labels, "--model", tiny_run / "train" / "model", "--out", tmp_path / "m.json", "--protocol", "7scenes/gcl")
+    assert Scores.load(tmp_path / "m.json").protocol.name == "7scenes/gcl"
+    assert "already there" in covis("label", scene, "--out", labels, code=1).stderr
+
+
+def test_label_several_scenes_into_a_folder(tiny_world: Path, tmp_path: Path) -> None:
+    done = covis("label", tiny_world, "--split", "train", "--out", tmp_path / "labels", "--reach", 30, "--step", 8)
+    names = [scene.name for scene in read("7scenes", tiny_world, split="train")]
+    assert done.stdout.split() == [str(tmp_path / "labels" / f"{name}.npz") for name in names]
+
+
+@pytest.mark.parametrize("given", [[], ["--rankings", "a.npz", "--descriptors", "d"]])
+def test_evaluate_takes_exactly_one_source(tiny_world: Path, tmp_path: Path, given: list[str]) -> None:
+    labels = tmp_path / "labels.npz"
+    scene = read("7scenes", tiny_world / "test-00")[0]
+    label_by_surface(scene.queries, scene.database, reach=30).save(labels)
+    assert "Exactly one of" in covis("evaluate", tiny_world / "test-00", "--labels", labels, "--out", tmp_path / "s.json", *given, code=1).stderr
