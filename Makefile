@@ -16,11 +16,9 @@ demo: $(READY)  ## a street is built, labelled, learned, whitened and scored: a 
 
 test: check  ## lint, types, import rules, tests, and the wheel installed and run
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu"
-	$(BIN)/python -m pytest tests/installed.py
 
 test-all: check  ## the tests that take longer too
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
-	$(BIN)/python -m pytest tests/installed.py
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check src tests benchmarks examples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,18 @@ from covis.extraction import extract, tiny_images
 from covis.images import Images
 from covis.models.place import PlaceModel
 
-SETTINGS = ModelSettings(backbone="resnet10t", backbone_options={"channels": (8, 8, 16, 16), "stem_width": 8, "zero_init_last": False}, height=32, width=48)
+SETTINGS = ModelSettings(
+    backbone="resnet10t", backbone_options={"channels": (8, 8, 16, 16), "stem_width": 8, "zero_init_last": False}, height=32, width=48
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny networks gain nothing from threads, and lose much where several test processes share a machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +75,9 @@ def test_half_precision_is_near(model: PlaceModel, images: Images, tmp_path: Pat
         extract(model, images, dtype="float64")  # type: ignore[arg-type]
 
 
-def test_a_stopped_extraction_goes_on_where_it_was(model: PlaceModel, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_extraction_goes_on_where_it_was(
+    model: PlaceModel, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = extract(model, images)
     last = images.path(9)
     kept = last.read_bytes()
@@ -78,7 +92,9 @@ def test_a_stopped_extraction_goes_on_where_it_was(model: PlaceModel, images: Im
     np.testing.assert_allclose(resumed.vectors, whole.vectors, atol=1e-6)
 
 
-def test_a_finished_folder_is_returned_and_another_one_refused(model: PlaceModel, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_folder_is_returned_and_another_one_refused(
+    model: PlaceModel, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "d"
     extract(model, images, out=out)
     with monkeypatch.context() as patch:
@@ -117,7 +133,7 @@ def test_a_descriptor_that_is_no_number_names_its_image(images: Images, tmp_path
 
 
 def test_no_images_give_no_descriptors(model: PlaceModel, images: Images) -> None:
-    assert extract(model, images.select([])).vectors.shape == (0, model.dim)
+    assert extract(model, images.select(np.arange(0))).vectors.shape == (0, model.dim)
 
 
 def test_the_bar_is_on_stderr_and_only_where_asked_for(model: PlaceModel, images: Images, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,14 @@ def test_plain_loops_give_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("psi", "distance", "loss", "slope"),
-    [(1, 0.4, 0.08, 0.4), (0, 0.4, 0.005, -0.1), (0.5, 0.25, 0.03125, 0), (0.5, 0.4, 0.0425, 0.15), (0.25, 0.6, 0.045, 0.15), (0, 0.6, 0, 0)],
+    [
+        (1, 0.4, 0.08, 0.4),
+        (0, 0.4, 0.005, -0.1),
+        (0.5, 0.25, 0.03125, 0),
+        (0.5, 0.4, 0.0425, 0.15),
+        (0.25, 0.6, 0.045, 0.15),
+        (0, 0.6, 0, 0),
+    ],
 )
 def test_fact_5_values_and_gradients(psi: float, distance: float, loss: float, slope: float) -> None:
     assert _loss(psi, distance) == pytest.approx(loss, abs=1e-9)
@@ -145,7 +152,9 @@ def test_turning_space_changes_nothing() -> None:
     rng = np.random.default_rng(1)
     a, b, similarity = torch.from_numpy(rng.normal(size=(9, 4))), torch.from_numpy(rng.normal(size=(9, 4))), torch.from_numpy(rng.random(9))
     turn = torch.from_numpy(np.linalg.qr(rng.normal(size=(4, 4)))[0])
-    np.testing.assert_allclose(generalized_contrastive(a @ turn, b @ turn, similarity), generalized_contrastive(a, b, similarity), atol=2e-5)
+    np.testing.assert_allclose(
+        generalized_contrastive(a @ turn, b @ turn, similarity), generalized_contrastive(a, b, similarity), atol=2e-5
+    )
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, math.nan])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,15 @@ from covis.models.place import PlaceModel
 
 SLIM = {"channels": (8, 8, 16, 16), "stem_width": 8, "zero_init_last": False}
 SETTINGS = ModelSettings(backbone="resnet10t", backbone_options=SLIM, height=32, width=48, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny networks gain nothing from threads, and lose much where several test processes share a machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -50,7 +61,7 @@ def test_gem_is_its_formula_in_plain_loops() -> None:
 def test_gem_goes_from_the_average_to_the_maximum() -> None:
     maps = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)) + 0.1
     pools = [GeM((3,), p=p)(Features((maps,))) for p in (1.0, 3.0, 10.0, 60.0)]
-    assert all((low <= high + 1e-6).all() for low, high in zip(pools, pools[1:], strict=False))
+    assert all((low <= high + 1e-6).all() for low, high in itertools.pairwise(pools))
     torch.testing.assert_close(pools[0], maps.mean(dim=(2, 3)))
     torch.testing.assert_close(pools[-1], maps.amax(dim=(2, 3)), rtol=0.06, atol=0)
 
@@ -80,7 +91,12 @@ def test_every_aggregator_keeps_the_contract(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet10t", SLIM), ("mobilenetv3_small_050", {}), ("vit_tiny_patch16_224", {"img_size": (32, 48), "depth": 2, "embed_dim": 24}), ("swin_tiny_patch4_window7_224", {"img_size": (32, 48), "embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4})],
+    [
+        ("resnet10t", SLIM),
+        ("mobilenetv3_small_050", {}),
+        ("vit_tiny_patch16_224", {"img_size": (32, 48), "depth": 2, "embed_dim": 24}),
+        ("swin_tiny_patch4_window7_224", {"img_size": (32, 48), "embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4}),
+    ],
 )
 def test_a_backbone_gives_a_map_with_the_channels_it_says(name: str, options: dict[str, object]) -> None:
     backbone = Backbone(name, options=options).eval()
@@ -122,7 +138,9 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.Monkey
 
 def test_a_model_without_hub_weights_says_so() -> None:
     with pytest.raises(InvalidInputError, match="no pretrained weights"):
-        Backbone(next(name for name in backbones.timm.list_models("resnet*") if not backbones.timm.is_model_pretrained(name)), pretrained=True)
+        Backbone(
+            next(name for name in backbones.timm.list_models("resnet*") if not backbones.timm.is_model_pretrained(name)), pretrained=True
+        )
 
 
 # -- the place model --
@@ -237,7 +255,9 @@ def test_missing_left_over_and_misshapen_entries_are_named(model: PlaceModel, tm
     del state["layer2.0.conv1.weight"]
     state["head.extra"] = torch.zeros(1)
     state["bn1.bias"] = torch.zeros(3)
-    with pytest.raises(InvalidInputError, match="missing: layer2.0.conv1.weight; not in the network: head.extra; of another shape: bn1.bias"):
+    with pytest.raises(
+        InvalidInputError, match=r"missing: layer2\.0\.conv1\.weight; not in the network: head\.extra; of another shape: bn1\.bias"
+    ):
         PlaceModel(SETTINGS, weights=_write(state, tmp_path / "bad.pth"))
 
 

@@ -66,7 +66,14 @@ def test_grey_images_become_three_equal_channels() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), dtype=np.uint8), np.zeros((0, 4, 3), dtype=np.uint8), np.zeros((3, 4, 4), dtype=np.uint8), 7, None],
+    [
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 4, 4), dtype=np.uint8),
+        np.zeros((0, 4, 3), dtype=np.uint8),
+        np.zeros((3, 4, 4), dtype=np.uint8),
+        7,
+        None,
+    ],
 )
 def test_what_is_no_image_is_refused(bad: object) -> None:
     with pytest.raises(InvalidInputError, match="must be a path, a Pillow image, or a uint8 array"):
@@ -82,7 +89,9 @@ def test_normalising_is_the_formula_in_plain_numpy() -> None:
     photo = _photo(4)
     mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.25, 2.0])
     pixels = torch.from_numpy(photo.transpose(2, 0, 1)[None].copy())
-    found = normalize(pixels, torch.tensor(mean, dtype=torch.float32).reshape(3, 1, 1), torch.tensor(std, dtype=torch.float32).reshape(3, 1, 1))
+    found = normalize(
+        pixels, torch.tensor(mean, dtype=torch.float32).reshape(3, 1, 1), torch.tensor(std, dtype=torch.float32).reshape(3, 1, 1)
+    )
     np.testing.assert_allclose(found[0].numpy().transpose(1, 2, 0), (photo / 255 - mean) / std, rtol=1e-5, atol=1e-6)
     assert pixels.dtype == torch.uint8
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,15 @@ from scipy import sparse
 
 from covis import training
 from covis.config import ModelSettings, TrainSettings
-from covis.errors import DamagedFileError, InvalidInputError, MissingExtraError, OutputExistsError, SettingsDifferError, TrainingDivergedError, UnknownNameError
+from covis.errors import (
+    DamagedFileError,
+    InvalidInputError,
+    MissingExtraError,
+    OutputExistsError,
+    SettingsDifferError,
+    TrainingDivergedError,
+    UnknownNameError,
+)
 from covis.files import read_json
 from covis.images import Images, Scene
 from covis.labels import Labels, self_pairs
@@ -31,9 +40,20 @@ from covis.models.place import PlaceModel
 from covis.pairs import GradedSampler
 from covis.training import fit
 
-MODEL = ModelSettings(backbone="resnet10t", backbone_options={"channels": (8, 8, 16, 16), "stem_width": 8, "zero_init_last": False}, height=24, width=32)
+MODEL = ModelSettings(
+    backbone="resnet10t", backbone_options={"channels": (8, 8, 16, 16), "stem_width": 8, "zero_init_last": False}, height=24, width=32
+)
 SETTINGS = TrainSettings(steps=12, batch=8, learning_rate=3e-3, checkpoint_every=5)
 PLACES, VIEWS = 8, 4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny networks gain nothing from threads, and lose much where several test processes share a machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def make_scene(root: Path, name: str = "street", seed: int = 0) -> tuple[Scene, Labels]:
@@ -50,7 +70,9 @@ def make_scene(root: Path, name: str = "street", seed: int = 0) -> tuple[Scene, 
     apart = np.abs(place_of[:, None] - place_of[None])
     similarity = np.where(apart == 0, 0.9, np.where(apart == 1, 0.3, 0.0))
     images = Images(root / name, [f"{place}-{view}.png" for place in range(PLACES) for view in range(VIEWS)])
-    labels = Labels(sparse.csr_array(similarity), images.names, images.names, rule="by hand", parameters={"k": 1}, excluded=self_pairs(images, images))
+    labels = Labels(
+        sparse.csr_array(similarity), images.names, images.names, rule="by hand", parameters={"k": 1}, excluded=self_pairs(images, images)
+    )
     return Scene(name, "train", images, images), labels
 
 
@@ -73,7 +95,7 @@ def _run(model: PlaceModel, street: tuple[Scene, Labels], out: Path, settings: T
     return fit(model, [street[0]], [street[1]], settings, out=out, progress=False)
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What a test stops a run with."""
 
 
@@ -82,7 +104,7 @@ def _stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def stopping(self: training._Siamese, batch: object, index: int) -> torch.Tensor:
         if self.global_step == step:
-            raise Stop
+            raise StopError
         return learn(self, batch, index)  # type: ignore[arg-type]
 
     monkeypatch.setattr(training._Siamese, "training_step", stopping)
@@ -107,7 +129,9 @@ def test_it_brings_the_views_of_a_place_together(model: PlaceModel, street: tupl
 
 
 @pytest.mark.parametrize(("optimizer", "schedule", "clip"), [("sgd", "constant", 0.0), ("adam", "cosine", 0.05), ("adamw", "cosine", 0.0)])
-def test_it_is_a_plain_torch_loop(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, optimizer: str, schedule: str, clip: float) -> None:
+def test_it_is_a_plain_torch_loop(
+    model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, optimizer: str, schedule: str, clip: float
+) -> None:
     settings = dataclasses.replace(SETTINGS, steps=6, optimizer=optimizer, schedule=schedule, gradient_clip=clip, weight_decay=0.01)  # type: ignore[arg-type]
     scene, labels = street
     plain = PlaceModel(MODEL, seed=0).train()
@@ -162,11 +186,13 @@ def test_several_scenes_teach_together(model: PlaceModel, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("stop", [3, 5, 7, 11])
-def test_a_stopped_run_ends_as_an_uninterrupted_one(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
+def test_a_stopped_run_ends_as_an_uninterrupted_one(
+    model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
     whole = _run(model, street, tmp_path / "whole")
     with monkeypatch.context() as patch:
         _stop_at(stop, patch)
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             _run(model, street, tmp_path / "cut")
     assert (tmp_path / "cut" / "last.ckpt").exists() == (stop >= 5)
     assert _run(model, street, tmp_path / "cut").digest == whole.digest
@@ -180,21 +206,23 @@ def test_dropout_draws_the_same_after_a_stop(street: tuple[Scene, Labels], tmp_p
     whole = _run(model, street, tmp_path / "whole")
     with monkeypatch.context() as patch:
         _stop_at(8, patch)
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             _run(model, street, tmp_path / "cut")
     torch.rand(17)  # another global state than before
     assert _run(model, street, tmp_path / "cut").digest == whole.digest
 
 
-def test_stopped_after_the_last_step_only_the_model_is_written(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_after_the_last_step_only_the_model_is_written(
+    model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = _run(model, street, tmp_path / "whole")
 
     def full_disk(*_: object, **__: object) -> None:
-        raise Stop
+        raise StopError
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", full_disk)
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             _run(model, street, tmp_path / "cut")
     assert _run(model, street, tmp_path / "cut").digest == whole.digest
 
@@ -219,7 +247,12 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
 
     def start(name: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, str(tmp_path / "run.py"), str(tmp_path / name)], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, str(tmp_path / "run.py"), str(tmp_path / name)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
 
     for wait in (0.0, 0.13):
         process = start("cut")
@@ -236,13 +269,17 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
-def test_a_finished_run_is_returned_without_training(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_returned_without_training(
+    model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = _run(model, street, tmp_path / "run")
     monkeypatch.setattr(training, "_trainer", None)
     assert _run(model, street, tmp_path / "run").digest == trained.digest
 
 
-def test_other_settings_model_or_labels_are_refused_with_the_difference(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path) -> None:
+def test_other_settings_model_or_labels_are_refused_with_the_difference(
+    model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     _run(model, street, out)
     with pytest.raises(SettingsDifferError, match=r"learning_rate: 0\.003 there, 0\.5 now"):
@@ -258,11 +295,13 @@ def test_other_settings_model_or_labels_are_refused_with_the_difference(model: P
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "other", "code"])
-def test_a_damaged_checkpoint_is_refused_by_name_and_runs_no_code(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+def test_a_damaged_checkpoint_is_refused_by_name_and_runs_no_code(
+    model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         _stop_at(7, patch)
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             _run(model, street, out)
     path = out / "last.ckpt"
     if damage == "cut":
@@ -311,7 +350,9 @@ def test_labels_must_be_of_the_scenes(model: PlaceModel, street: tuple[Scene, La
             fit(model, scenes, several, SETTINGS, out=tmp_path / "run")
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"batch": 0}, {"learning_rate": float("nan")}, {"gradient_clip": -1.0}, {"checkpoint_every": 0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"batch": 0}, {"learning_rate": float("nan")}, {"gradient_clip": -1.0}, {"checkpoint_every": 0}, {"seed": -1}]
+)
 def test_settings_out_of_range_are_named(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, change: dict[str, float]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(change))):
         _run(model, street, tmp_path / "run", dataclasses.replace(SETTINGS, **change))  # type: ignore[arg-type]
@@ -342,7 +383,9 @@ def test_a_loss_that_is_no_number_names_step_and_images(model: PlaceModel, stree
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_weights_that_are_no_numbers_are_never_kept(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_no_numbers_are_never_kept(
+    model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(training, "_rate", lambda _settings, step: float("inf") if step == 4 else 1.0)
     with pytest.raises(TrainingDivergedError, match="step 5"):
         _run(model, street, tmp_path / "run")
@@ -352,7 +395,9 @@ def test_weights_that_are_no_numbers_are_never_kept(model: PlaceModel, street: t
 # -- it leaves nothing behind --
 
 
-def test_nothing_is_printed_switched_or_warned(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_switched_or_warned(
+    model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     torch.manual_seed(1)
     before = [logger.level for logger in loggers], list(warnings.filters), torch.get_rng_state()
@@ -364,7 +409,9 @@ def test_nothing_is_printed_switched_or_warned(model: PlaceModel, street: tuple[
     assert sorted(entry.name for entry in (tmp_path / "run").iterdir()) == ["last.ckpt", "log.csv", "model", "settings.json"]
 
 
-def test_the_bar_shows_step_and_loss_on_stderr(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_shows_step_and_loss_on_stderr(
+    model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fit(model, [street[0]], [street[1]], SETTINGS, out=tmp_path / "run")
     shown = capsys.readouterr()
     assert shown.out == ""

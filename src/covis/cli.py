@@ -185,8 +185,6 @@ def whiten(
     overwrite: Overwrite = False,
 ) -> None:
     """Whiten descriptors by PCA fitted on the databases of all scenes: the same folders, and whitening.npz."""
-    from dataclasses import replace
-
     from covis.descriptors import Descriptors
     from covis.files import check_absent
     from covis.whitening import fit_whitening
@@ -194,9 +192,7 @@ def whiten(
     scenes = _described(descriptors)
     check_absent(out / "whitening.npz", overwrite=overwrite)
     databases = [Descriptors.load(scene / "database") for scene in scenes]
-    fitted = fit_whitening(
-        [replace(one, names=tuple(f"{number}/{name}" for name in one.names)) for number, one in enumerate(databases)], dim=dim, power=power
-    )
+    fitted = fit_whitening(databases, dim=dim, power=power)
     for scene in scenes:
         for side in sorted(path for path in scene.iterdir() if (path / "header.json").is_file()):
             print_paths(fitted(Descriptors.load(side)).save(out / scene.name / side.name, overwrite=overwrite))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -253,8 +252,9 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
             kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
             if len(kinds) == len(value):
                 return tuple(_converted(item, kind, where) for item, kind in zip(value, kinds, strict=True))
-    elif origin in (dict, types.UnionType):
-        return dict(value) if isinstance(value, Mapping) else value
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):

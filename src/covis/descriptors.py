@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -112,12 +113,15 @@ class Descriptors:
             raise DamagedFileError(
                 f"{path / 'vectors.npy'} must be a numpy array; it is truncated or foreign ({error}). Extract again."
             ) from error
-        if list(vectors.shape) != [len(header["names"]), header["dim"]] or str(vectors.dtype) != header["dtype"]:
-            raise DamagedFileError(
-                f"{path}: the vectors are {vectors.dtype} {vectors.shape}, the header says {header['dtype']} "
-                f"{[len(header['names']), header['dim']]}. Extract again."
-            )
-        return cls(vectors, tuple(header["names"]), header["model"], header["history"])
+        try:
+            announced = ((len(header["names"]), header["dim"]), header["dtype"])
+            if not isinstance(vectors, np.ndarray) or (vectors.shape, str(vectors.dtype)) != announced:
+                raise ValueError(
+                    f"the vectors are {getattr(vectors, 'dtype', '')} {getattr(vectors, 'shape', vectors)}, the header says {announced}"
+                )
+            return cls(vectors, tuple(header["names"]), header["model"], dict(header["history"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedFileError(f"{path} must hold descriptors; its parts do not fit ({error}). Extract again.") from error
 
 
 class DescriptorWriter:
@@ -149,7 +153,9 @@ class DescriptorWriter:
         settings: Mapping[str, Any],
     ) -> None:
         self.path = Path(path)
-        self.header = _header(names, dim, dtype, model, {"extracted": dict(settings)})
+        self.header = json.loads(
+            json.dumps(_header(names, dim, dtype, model, {"extracted": dict(settings)}))
+        )  # as it is stored: a tuple is a list
         self.folder = self.path.with_name(f".{self.path.name}.unfinished")
         self.vectors = self._resumed() if (self.folder / "progress.json").exists() else self._begun()
 
@@ -159,8 +165,17 @@ class DescriptorWriter:
         return int(read_json(self.folder / "progress.json")["rows"])
 
     def append(self, block: NDArray[np.floating[Any]]) -> None:
-        """Write the next rows."""
+        """Write the next rows.
+
+        Raises:
+            InvalidInputError: they have another dimension, or there are more of them than were announced.
+        """
         start = self.done
+        rows, dim = self.vectors.shape
+        if np.ndim(block) != 2 or block.shape[1] != dim or start + len(block) > rows:
+            raise InvalidInputError(
+                f"A block for {self.path} must be (n, {dim}) with n <= {rows - start}, the rows that are missing; got {np.shape(block)}."
+            )
         self.vectors[start : start + len(block)] = block
         self.vectors.flush()
         self._progress(start + len(block))

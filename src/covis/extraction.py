@@ -56,7 +56,10 @@ def extract(
     """
     if dtype not in ("float32", "float16"):
         raise InvalidInputError(f"The type of descriptors must be 'float32' or 'float16'; got {dtype!r}.")
-    made_by, settings = model.digest, {"height": model.settings.height, "width": model.settings.width, "dtype": dtype, "files": _sizes_digest(images)}
+    made_by, settings = (
+        model.digest,
+        {"height": model.settings.height, "width": model.settings.width, "dtype": dtype, "files": _sizes_digest(images)},
+    )
     if out is None:
         memory = _Memory(np.empty((len(images), model.dim), dtype=dtype))
         _describe_into(memory, model, images, batch=batch, progress=progress)
@@ -124,7 +127,10 @@ def _describe_into(sink: _Sink, model: PlaceModel, images: Images, *, batch: int
         for block in model.describe_blocks(paths, batch=batch):
             bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
             if bad.size:
-                raise InvalidInputError(f"Every descriptor must be finite; that of {images.path(row + int(bad[0]))} is not. The model {model.digest} has diverged, or its weights are wrong.")
+                raise InvalidInputError(
+                    f"Every descriptor must be finite; that of {images.path(row + int(bad[0]))} is not. "
+                    f"The model {model.digest} has diverged, or its weights are wrong."
+                )
             sink.append(block)
             row += len(block)
             bar.update(bar.task_ids[0], completed=row)
@@ -138,7 +144,9 @@ def _finished(path: Path, names: tuple[str, ...], model: str, settings: Mapping[
     if found.names != names:
         different.append(f"names: {len(found)} images there, {len(names)} now" if len(found) != len(names) else "names")
     if different:
-        raise SettingsDifferError(f"{path} was extracted with other settings ({'; '.join(different)}). Choose another --out, or pass --overwrite.")
+        raise SettingsDifferError(
+            f"{path} was extracted with other settings ({'; '.join(different)}). Choose another --out, or pass --overwrite."
+        )
     return found
 
 
@@ -149,7 +157,9 @@ def _sizes_digest(images: Images) -> str:
         try:
             sizes.append(images.path(row).stat().st_size)
         except FileNotFoundError:
-            raise MissingFileError(f"The image {images.path(row)} must exist; there is no such file. Check the data folder, or that it was unpacked whole.") from None
+            raise MissingFileError(
+                f"The image {images.path(row)} must exist; there is no such file. Check the data folder, or that it was unpacked whole."
+            ) from None
     return digest(sizes)
 
 

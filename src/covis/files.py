@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         if temporary.is_dir() and path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+            _swap(temporary, path)
+        else:
+            temporary.replace(path)
     except OSError as error:
         if isinstance(error, (MissingFileError, OutputExistsError, OutputFailedError)):
             raise
@@ -109,7 +111,7 @@ def read_json(path: str | Path, *, kind: str | None = None, version: int | None 
     """
     try:
         value = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DamagedFileError(f"{path} must be a JSON object; it is truncated or of another kind ({error}). Write it again.") from error
     if not isinstance(value, dict):
         raise DamagedFileError(f"{path} must be a JSON object; found a {type(value).__name__}.")
@@ -124,10 +126,9 @@ def check_header(header: Mapping[str, Any], path: str | Path, *, kind: str, vers
     Raises:
         DamagedFileError: the file is of another kind, or newer than this code.
     """
-    if header.get("format") != kind:
-        raise DamagedFileError(
-            f"{path} must be a file of kind {kind!r}; its header says {header.get('format')!r}. Point to the right file."
-        )
+    says = header.get("format") if isinstance(header, Mapping) else header
+    if not isinstance(header, Mapping) or says != kind:
+        raise DamagedFileError(f"{path} must be a file of kind {kind!r}; its header says {says!r}. Point to the right file.")
     found = header.get("version")
     if not isinstance(found, int) or not 1 <= found <= version:
         raise DamagedFileError(
@@ -146,7 +147,10 @@ def save_arrays(path: str | Path, header: Mapping[str, Any], arrays: Arrays) -> 
     path = Path(path)
     if path.suffix != ".npz":
         raise InvalidInputError(f"The file name must end in .npz; got {path.name!r}.")
-    text = json.dumps(header, allow_nan=False, ensure_ascii=False, sort_keys=True)
+    try:
+        text = json.dumps(header, allow_nan=False, ensure_ascii=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"The header of {path} must be JSON without NaN; {error}.") from error
     encoded = {"header": np.frombuffer(text.encode("utf-8"), dtype=np.uint8)} | {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in encoded.items():
         if array.dtype.hasobject:
@@ -164,14 +168,25 @@ def load_arrays(path: str | Path, *, kind: str, version: int, names: tuple[str, 
         DamagedFileError: it is truncated, of another kind or version, holds a pickle, or lacks an array.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with Path(path).open("rb") as stream:
+            stored = np.load(stream, allow_pickle=False)
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array")
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(arrays.pop("header").tobytes())
     except FileNotFoundError:
         raise MissingFileError(f"{path} must exist; there is no such file.") from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise DamagedFileError(
             f"{path} must be a covis file of kind {kind!r}; it is truncated or foreign ({error}). Write it again."
         ) from error
@@ -183,7 +198,14 @@ def load_arrays(path: str | Path, *, kind: str, version: int, names: tuple[str, 
 
 
 def encode_names(names: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Names as one block of UTF-8 bytes, a line each: 30 bytes a name instead of numpy's four per character of the longest."""
+    """Names as one block of UTF-8 bytes, a line each: 30 bytes a name instead of numpy's four per character of the longest.
+
+    Raises:
+        InvalidInputError: a name is empty or has a line break, which the block cannot tell apart.
+    """
+    bad = [name for name in names if not name or "\n" in name]
+    if bad:
+        raise InvalidInputError(f"A name must be one line, and not empty, to be stored; got {bad[0]!r}.")
     return np.frombuffer("\n".join(names).encode("utf-8"), dtype=np.uint8)
 
 
@@ -213,6 +235,19 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
+def _swap(temporary: Path, path: Path) -> None:
+    """Replace a folder by another: the old one goes aside until the new one is in place, and comes back if that fails."""
+    aside = path.with_name(f".{path.name}.replaced")
+    _remove(aside)
+    path.replace(aside)
+    try:
+        temporary.replace(path)
+    except OSError:
+        aside.replace(path)
+        raise
+    _remove(aside)
+
+
 def _sync(path: Path) -> None:
     """Ask the system to put a file, or every file of a folder, on the disk before it is renamed into place."""
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
@@ -221,7 +256,8 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    with suppress(OSError):  # what cannot be removed must not hide the error that led here
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

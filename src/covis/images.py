@@ -7,6 +7,7 @@ pixels, seconds. Poses are camera-to-world with OpenCV axes (x right, y down, z 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -99,7 +100,7 @@ class Images:
         for name in _TEXTS:
             if getattr(self, name) is not None:
                 self._set(name, self._texts(name, getattr(self, name)))
-        self._set("flags", {name: self._column(f"flags[{name!r}]", value, np.bool_, ()) for name, value in self.flags.items()})
+        self._set("flags", {name: self._truths(name, value) for name, value in self.flags.items()})
         self._check_ranges()
 
     def __len__(self) -> int:
@@ -138,7 +139,7 @@ class Images:
 
     def select(self, rows: ArrayLike) -> Images:
         """The images of these rows (indices or a boolean mask), in that order."""
-        chosen = np.arange(len(self))[np.asarray(rows)]
+        chosen = np.arange(len(self))[np.asarray(rows) if np.size(rows) else np.zeros(0, dtype=np.int64)]
         columns: dict[str, Any] = {}
         for name, value in self._columns().items():
             columns[name] = tuple(value[row] for row in chosen) if isinstance(value, tuple) else value[chosen]
@@ -164,11 +165,20 @@ class Images:
             OutputExistsError: the file is there and `overwrite` is false.
         """
         path = check_absent(path, overwrite=overwrite)
-        header = {"format": IMAGES_FORMAT, "version": IMAGES_VERSION, "root": self.root.as_posix(), "crs": self.crs, "units": _UNITS}
+        header = {
+            "format": IMAGES_FORMAT,
+            "version": IMAGES_VERSION,
+            "rows": len(self),
+            "root": self.root.as_posix(),
+            "crs": self.crs,
+            "units": _UNITS,
+        }
         text = json.dumps(header, ensure_ascii=False)
         with atomic_path(path) as temporary:
             if path.suffix == ".parquet":
-                self._table().write_parquet(temporary, metadata={"covis": text})
+                buffer = io.BytesIO()  # polars has no one error for a full disk; Python has
+                self._table().write_parquet(buffer, metadata={"covis": text})
+                temporary.write_bytes(buffer.getbuffer())
             elif path.suffix == ".csv":
                 temporary.write_text(f"# {text}\n{self._table().write_csv(quote_style='non_numeric')}", encoding="utf-8")
             else:
@@ -195,7 +205,7 @@ class Images:
         table: dict[str, Any] = {"name": self.names}
         for name, value in self._columns().items():
             if isinstance(value, np.ndarray) and value.ndim > 1:
-                flat = value.reshape(len(self), -1)
+                flat = value.reshape(len(self), np.prod(value.shape[1:], dtype=int))
                 table |= {f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])}
             else:
                 table[name] = value
@@ -217,7 +227,7 @@ class Images:
         if value is None:
             return None
         column = self._column(name, value, np.float64, shape)
-        bad = np.flatnonzero(~np.isfinite(column).reshape(len(self), -1).all(axis=1))
+        bad = np.flatnonzero(~np.isfinite(column).all(axis=tuple(range(1, column.ndim))))
         if bad.size:
             raise InvalidInputError(
                 f"Every {name} must be finite; {name} of {self.names[bad[0]]} in {self.root} is "
@@ -233,6 +243,14 @@ class Images:
             raise InvalidInputError(f"The column {name} must hold whole numbers; got {np.asarray(value).dtype}.")
         column: NDArray[np.int64] = self._column(name, value, np.int64, ())
         return column
+
+    def _truths(self, name: str, value: ArrayLike) -> NDArray[np.bool_]:
+        if not name or any(c in name for c in '"\r\n'):
+            raise InvalidInputError(f"A flag's name must be one line without quotes; got {name!r}.")
+        if np.asarray(value).dtype != np.bool_ and len(self):
+            raise InvalidInputError(f"The flag {name!r} must hold true or false; got {np.asarray(value).dtype}.")
+        flag: NDArray[np.bool_] = self._column(f"flags[{name!r}]", value, np.bool_, ())
+        return flag
 
     def _column(self, name: str, value: ArrayLike, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
         try:
@@ -282,7 +300,7 @@ class Scene:
             raise InvalidInputError(
                 f"Both sides of scene {self.name!r} must share one coordinate frame; got {self.database.crs} and {self.queries.crs}."
             )
-        if not self.name or any(c in self.name for c in "/\\\n"):
+        if self.name in ("", ".", "..") or any(c in self.name for c in "/\\\n\0"):
             raise InvalidInputError(f"A scene's name must be usable as a folder name; got {self.name!r}.")
 
     @property
@@ -321,7 +339,9 @@ class Scene:
         header = read_json(path / "scene.json", kind=SCENE_FORMAT, version=SCENE_VERSION)
         database = Images.read(path / "database.parquet")
         queries = database if header.get("training") else Images.read(path / "queries.parquet")
-        return cls(str(header.get("name")), str(header.get("split")), database, queries)
+        if not isinstance(header.get("name"), str) or not isinstance(header.get("split"), str):
+            raise DamagedFileError(f"{path / 'scene.json'} must say the scene's name and split. Write the scene again.")
+        return cls(header["name"], header["split"], database, queries)
 
 
 def _check_names(names: tuple[str, ...], root: Path) -> None:
@@ -354,15 +374,22 @@ def _read_table(path: Path) -> tuple[dict[str, Any], pl.DataFrame]:
             header = json.loads(pl.read_parquet_metadata(path).get("covis", "{}"))
             table = pl.read_parquet(path)
         else:
-            with path.open(encoding="utf-8") as stream:
-                header = json.loads(stream.readline().removeprefix("#"))
+            first, _, rest = path.read_bytes().decode("utf-8").partition("\n")
+            header = json.loads(first.removeprefix("#"))
+            if not rest.endswith("\n"):
+                raise ValueError("its last line has no end")
             overrides = dict.fromkeys(("name", *_TEXTS), pl.String)
-            table = pl.read_csv(path, skip_lines=1, schema_overrides=overrides, infer_schema_length=None)
+            table = pl.read_csv(rest.encode("utf-8"), schema_overrides=overrides, infer_schema_length=None)
     except FileNotFoundError:
         raise MissingFileError(f"The table of images {path} must exist; there is no such file.") from None
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise DamagedFileError(f"{path} must be a covis table of images; it is truncated or foreign ({error}). Write it again.") from error
     check_header(header, path, kind=IMAGES_FORMAT, version=IMAGES_VERSION)
+    if "root" not in header or header.get("rows", len(table)) != len(table):  # a table by hand may leave out how many rows it has
+        raise DamagedFileError(
+            f"{path} must say its root, and hold as many rows as its header says; it holds {len(table)}, the header says "
+            f"{header.get('rows')}. It is truncated or edited: write it again."
+        )
     return header, table
 
 
@@ -373,7 +400,10 @@ def _from_table(table: pl.DataFrame, path: Path) -> dict[str, Any]:
     for name in (*_FLOATS, "pose"):
         width = 16 if name == "pose" else _FLOATS[name]
         parts = [f"{name}_{i}" for i in range(width)] if width else [name]
-        if all(part in table.columns for part in parts):
+        lacking = [part for part in parts if part not in table.columns]
+        if lacking and len(lacking) < len(parts):
+            raise DamagedFileError(f"{path} must have all of the columns {', '.join(parts)} or none; {', '.join(lacking)} is missing.")
+        if not lacking:
             block = table.select(parts).to_numpy()
             columns[name] = block.reshape(-1, 4, 4) if name == "pose" else block if width else block[:, 0]
     columns |= {name: table[name].to_numpy() for name in _INTEGERS if name in table.columns}

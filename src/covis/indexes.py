@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covis.descriptors import Descriptors
-from covis.errors import InvalidInputError, MissingExtraError
+from covis.errors import DamagedFileError, InvalidInputError, MissingExtraError
 from covis.files import atomic_path, check_absent, read_json, write_json
 from covis.lookup import resolve
 from covis.rankings import Rankings
@@ -83,7 +83,9 @@ class ExactIndex:
         queries.check_finite()
         asked = np.ascontiguousarray(queries.vectors, dtype=np.float32)
         distances, rows = _merged(
-            [_nearest(asked, shard, min(k, len(shard))) for shard in self.shards], [len(shard) for shard in self.shards], min(k, len(self))
+            [_nearest(asked, shard, min(k, len(shard))) for shard in self.shards if len(shard)],
+            [len(shard) for shard in self.shards if len(shard)],
+            min(k, len(self)),
         )
         history = {"model": queries.model, "database": dict(self.shards[0].history), "index": "exact", "distance": "euclidean"}
         return Rankings(rows, np.sqrt(np.maximum(distances, 0)), queries.names, self.names, history)
@@ -112,7 +114,9 @@ class ExactIndex:
         """
         header = read_json(Path(path) / "index.json", kind=FORMAT, version=VERSION)
         index = cls()
-        for number in range(int(header["shards"])):
+        if not isinstance(header.get("shards"), int):
+            raise DamagedFileError(f"{Path(path) / 'index.json'} must say how many shards there are; it says {header.get('shards')!r}.")
+        for number in range(header["shards"]):
             index.add(Descriptors.load(Path(path) / f"shard-{number:04d}"))
         return index
 

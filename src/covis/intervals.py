@@ -76,7 +76,8 @@ def bootstrap(
         level: of the interval, in (0, 1).
 
     Returns:
-        (low, high); NaN both where the statistic is defined for no sample.
+        (low, high); NaN both where the statistic is defined for no sample, or there are fewer than two units: one says
+        nothing about how others would differ.
 
     Raises:
         InvalidInputError: `samples` < 1 or `level` outside (0, 1).
@@ -87,7 +88,9 @@ def bootstrap(
     """
     if samples < 1 or not 0 < level < 1:
         raise InvalidInputError(f"samples must be >= 1 and level in (0, 1); got {samples} and {level}.")
-    values = np.array([statistic(weights) for weights in draws(units, samples=samples, seed=seed)]) if units.count else np.array([np.nan])
+    values = (
+        np.array([statistic(weights) for weights in draws(units, samples=samples, seed=seed)]) if units.count > 1 else np.array([np.nan])
+    )
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")

@@ -104,8 +104,10 @@ class Labels:
 
     def __post_init__(self) -> None:
         shape = (len(self.query_names), len(self.database_names))
-        matrix = sparse.csr_array(self.matrix, dtype=np.float64)
-        excluded = sparse.csr_array(shape, dtype=bool) if self.excluded is None else sparse.csr_array(self.excluded, dtype=bool)
+        matrix = sparse.csr_array(self.matrix, dtype=np.float64, copy=True)
+        excluded = sparse.csr_array(shape, dtype=bool) if self.excluded is None else sparse.csr_array(self.excluded, dtype=bool, copy=True)
+        for given in (matrix, excluded):
+            given.sum_duplicates()
         if matrix.shape != shape or excluded.shape != shape:
             raise InvalidInputError(
                 f"Labels must be (queries, database) = {shape} like their names; got {matrix.shape}, excluded {excluded.shape}."
@@ -115,10 +117,10 @@ class Labels:
             rows, columns = matrix.tocoo().coords
             q, d, value = self.query_names[rows[bad[0]]], self.database_names[columns[bad[0]]], matrix.data[bad[0]]
             raise InvalidInputError(f"A similarity must be a number in [0, 1]; that of {q} and {d} is {value}.")
-        matrix = sparse.csr_array(matrix - matrix.multiply(excluded)) if excluded.nnz else matrix.copy()
+        excluded.eliminate_zeros()
+        matrix = sparse.csr_array(matrix - matrix.multiply(excluded)) if excluded.nnz else matrix
         matrix.eliminate_zeros()
-        for kept in (matrix, excluded):
-            kept.sort_indices()
+        matrix.sort_indices()
         for name, value in (
             ("matrix", matrix),
             ("excluded", excluded),
@@ -189,7 +191,7 @@ class Labels:
                 matrix.check_format(full_check=True)
                 matrices.append(matrix)
             return cls(matrices[0], queries, database, rule=header["rule"], parameters=header["parameters"], excluded=matrices[1])
-        except (ValueError, KeyError, UnicodeDecodeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise DamagedFileError(f"{path} must hold labels; its parts do not fit ({error}). Label again.") from error
 
 

@@ -29,7 +29,7 @@ def resolve(name: str, table: Mapping[str, T], *, what: str) -> T:
         module, _, attribute = name.partition(":")
         try:
             found: T = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise UnknownNameError(f"The {what} {name!r} must name an importable module and something in it; {error}.") from error
         return found
     raise UnknownNameError(f"There is no {what} called {name!r}. {suggest(name, table)}")

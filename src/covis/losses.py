@@ -42,7 +42,9 @@ def generalized_contrastive(a: torch.Tensor, b: torch.Tensor, similarity: torch.
     [0.005, 0.0425, 0.08]
     """
     if a.ndim != 2 or a.shape != b.shape or similarity.shape != a.shape[:1]:
-        raise InvalidInputError(f"A loss takes (P, D), (P, D) and (P,); got {tuple(a.shape)}, {tuple(b.shape)} and {tuple(similarity.shape)}.")
+        raise InvalidInputError(
+            f"A loss takes (P, D), (P, D) and (P,); got {tuple(a.shape)}, {tuple(b.shape)} and {tuple(similarity.shape)}."
+        )
     _check_margin(margin)
     distance = F.pairwise_distance(a, b, p=2.0, eps=EPS)
     similarity = similarity.to(distance)

@@ -45,6 +45,10 @@ def recall_at(rankings: Rankings, positives: Positives, *, k: int, excluded: Pos
     shape = (len(rankings), len(rankings.database_names))
     if positives.shape != shape:
         raise InvalidInputError(f"The positives must be (queries, database) = {shape} like the ranking; got {positives.shape}.")
+    if excluded is not None and excluded.nnz:
+        if excluded.shape != shape:
+            raise InvalidInputError(f"The excluded pairs must be (queries, database) = {shape} like the ranking; got {excluded.shape}.")
+        positives = sparse.csr_array(positives > excluded)
     counted = np.ones(rankings.rows.shape, dtype=bool) if excluded is None or not excluded.nnz else ~_marked(rankings.rows, excluded)
     _check_depth(rankings, counted, k, excluded)
     within = counted & (np.cumsum(counted, axis=1) <= k)
@@ -103,13 +107,13 @@ class PooledPrecision:
             queries.check_finite()
             database.check_finite()
         self._inputs = (sides, positives, excluded, np.dtype(distances))
-        found = [block[marks] for _, block, marks in self._blocks()]
+        found = [block[marks] for _, block, marks, _ in self._blocks()]
         self.edges = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=distances)
 
     def value(self) -> float:
         """The average precision; NaN where there is no positive at all."""
         correct, every = self._histogram(self.edges, np.zeros(self._queries(), dtype=np.int64))
-        return _average_precision(correct[0], every[0])
+        return _average_precision(correct.sum(axis=0), every.sum(axis=0))
 
     def by_unit(self, unit: NDArray[np.int64]) -> Callable[[NDArray[np.float64]], float]:
         """A function of (q,) query weights, equal within a unit, for the bootstrap; distances fall into at most 4,096 bins."""
@@ -128,16 +132,15 @@ class PooledPrecision:
         bins = len(edges) + 1
         shape = (int(unit.max(initial=-1)) + 1, bins)
         correct, every = np.zeros(shape), np.zeros(shape)
-        for first, block, marks in self._blocks():
+        for first, block, marks, kept in self._blocks():
             rows = unit[first : first + len(block)]
             cell = rows[:, None] * bins + np.searchsorted(edges, block)
-            finite = np.isfinite(block)
-            every += np.bincount(cell[finite], minlength=every.size).reshape(shape)
+            every += np.bincount(cell[kept], minlength=every.size).reshape(shape)
             correct += np.bincount(cell[marks], minlength=every.size).reshape(shape)
         return correct[:, :-1], every[:, :-1]
 
-    def _blocks(self, rows: int = 256) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
-        """(number of the first query, (rows, d) distances, (rows, d) positives); excluded pairs are at infinity."""
+    def _blocks(self, rows: int = 256) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]]:
+        """(number of the first query, (rows, d) distances, (rows, d) positives, (rows, d) pairs that are not excluded)."""
         sides, positives, excluded, dtype = self._inputs
         first = 0
         for (queries, database), marked, left_out in zip(sides, positives, excluded, strict=True):
@@ -146,10 +149,12 @@ class PooledPrecision:
             for start in range(0, len(queries), rows):
                 mine = np.asarray(queries.vectors[start : start + rows], dtype=np.float64)
                 squared = (mine**2).sum(axis=1)[:, None] + squares - 2 * mine @ other.T
-                block = np.sqrt(np.maximum(squared, 0)).astype(dtype)
+                with np.errstate(over="ignore"):  # beyond float16's 65,504 all distances tie at infinity
+                    block = np.sqrt(np.maximum(squared, 0)).astype(dtype)
+                kept = np.ones(block.shape, dtype=bool)
                 if left_out is not None and left_out.nnz:
-                    block[left_out[start : start + rows].toarray()] = np.inf
-                yield first + start, block, marked[start : start + rows].toarray().astype(bool)
+                    kept = ~left_out[start : start + rows].toarray().astype(bool)
+                yield first + start, block, marked[start : start + rows].toarray().astype(bool) & kept, kept
             first += len(queries)
 
 

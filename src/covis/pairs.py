@@ -92,6 +92,8 @@ class GradedSampler:
             )
         if batch < 1 or on_empty not in ("skip", "resample"):
             raise InvalidInputError(f"batch must be >= 1 and on_empty 'skip' or 'resample'; got {batch} and {on_empty!r}.")
+        if not 0 < threshold <= 1:
+            raise InvalidInputError(f"The threshold between positive and soft must be a similarity in (0, 1]; got {threshold}.")
         self.batch, self.seed, self.on_empty = batch, seed, on_empty
         self._shares = shares
         self._classes = [_SceneClasses(one, threshold) for one in labels]
@@ -142,7 +144,8 @@ class GradedSampler:
             shares = np.where(counts > 0, shares, 0)
             shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
         kind = (kind_draw[:, None] >= np.cumsum(shares, axis=1)[:, :2]).sum(axis=1)
-        available = counts[np.arange(len(order)), kind]
+        # A class without a share is never drawn, not even where a query has no other.
+        available = np.where(self._shares[kind] > 0, counts[np.arange(len(order)), kind], 0)
         kept = np.flatnonzero(available > 0)
         rank = np.minimum((pick_draw[kept] * available[kept]).astype(np.int64), available[kept] - 1)
         return self._pairs(order[kept], kind[kept], rank)

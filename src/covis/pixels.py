@@ -192,9 +192,16 @@ def _opened(image: Any) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
     if isinstance(image, (str, os.PathLike)):
         return Image.fromarray(read_image(os.fspath(image)))
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
+        or not image.size
+    ):
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InvalidInputError(f"An image must be a path, a Pillow image, or a uint8 array (height, width, 3) or (height, width); got {found}.")
+        raise InvalidInputError(
+            f"An image must be a path, a Pillow image, or a uint8 array (height, width, 3) or (height, width); got {found}."
+        )
     return Image.fromarray(image).convert("RGB")
 
 

@@ -55,6 +55,12 @@ class Protocol:
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise InvalidInputError(f"The threshold of protocol {self.name!r} must be a similarity in (0, 1]; got {self.threshold}.")
+        for field, known in {"denominator": ("all", "with-positive"), "scope": ("scene",), "distances": ("float16", "float32")}.items():
+            if getattr(self, field) not in known:
+                raise InvalidInputError(
+                    f"The {field} of protocol {self.name!r} must be one of {', '.join(map(repr, known))}; got {getattr(self, field)!r}."
+                )
+        object.__setattr__(self, "ks", tuple(self.ks))
         if not self.ks or min(self.ks) < 1 or len(set(self.ks)) != len(self.ks):
             raise InvalidInputError(f"The ks of protocol {self.name!r} must be different whole numbers >= 1; got {self.ks}.")
 
@@ -78,8 +84,9 @@ class Protocol:
         Raises:
             OutputExistsError: the file is there and `overwrite` is false.
         """
+        # The header comes last: a truncated file then lacks it and is refused, instead of reading as other defaults.
         header = f'format = "{FORMAT}"\nversion = {VERSION}\n'
-        return write_text(check_absent(path, overwrite=overwrite), header + to_toml(self))
+        return write_text(check_absent(path, overwrite=overwrite), to_toml(self) + header)
 
     @classmethod
     def read(cls, path: str | Path) -> Protocol:

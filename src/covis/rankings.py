@@ -92,7 +92,7 @@ class Rankings:
 
         Raises:
             OutputExistsError: the file is there and `overwrite` is false.
-            InvalidInputError: a name has white space, which the text format cannot hold.
+            InvalidInputError: a name has white space or a #, which the text format cannot hold.
         """
         path = check_absent(path, overwrite=overwrite)
         if path.suffix == ".txt":
@@ -102,9 +102,11 @@ class Rankings:
         return save_arrays(path, {"format": FORMAT, "version": VERSION, "history": dict(self.history)}, arrays)
 
     def _save_text(self, path: Path) -> Path:
-        spaced = [name for name in (*self.query_names, *self.database_names) if len(name.split()) != 1]
-        if spaced:
-            raise InvalidInputError(f"A prediction text separates names by spaces and {spaced[0]!r} holds one; write .npz instead.")
+        unfit = [name for name in (*self.query_names, *self.database_names) if len(name.split()) != 1 or "#" in name]
+        if unfit:
+            raise InvalidInputError(
+                f"A prediction text separates names by spaces, and # begins a comment; {unfit[0]!r} cannot stand in it. Write .npz instead."
+            )
         lines = [
             " ".join([query, *(self.database_names[row] for row in rows)]) for query, rows in zip(self.query_names, self.rows, strict=True)
         ]
@@ -125,9 +127,9 @@ class Rankings:
                 arrays["distances"],
                 decode_names(arrays["names_queries"]),
                 decode_names(arrays["names_database"]),
-                header["history"],
+                dict(header["history"]),
             )
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DamagedFileError(f"{path} must hold rankings; its parts do not fit ({error}). Search again.") from error
 
     @classmethod

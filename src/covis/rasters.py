@@ -18,7 +18,7 @@ DEPTH_INVALID = (0, 65535)
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Decode an image file to RGB, upright.
 
-    EXIF orientation is applied; grey, palette, CMYK and alpha images become RGB (alpha over black).
+    EXIF orientation is applied; grey, palette and CMYK images become RGB, and alpha is dropped.
 
     Args:
         path: a JPEG, PNG or any other file that Pillow decodes.

@@ -111,7 +111,7 @@ class Scores:
                 name: Metric(_nan(m["value"]), _nan(m["low"]), _nan(m["high"]), int(m["n"])) for name, m in stored["metrics"].items()
             }
             per_query = {name: _column(values) for name, values in stored["per_query"].items()}
-            return cls(definition, metrics, tuple(stored["queries"]), per_query, stored["interval"], stored["history"])
+            return cls(definition, metrics, tuple(stored["queries"]), per_query, dict(stored["interval"]), dict(stored["history"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedFileError(f"{path} must hold scores; its parts do not fit ({error}). Evaluate again.") from error
 

@@ -7,46 +7,50 @@ kept beside (log, progress, checkpoints), then what is checked before.
 from __future__ import annotations
 
 import copy
-import csv
 import functools
 import hashlib
 import inspect
 import logging
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from lightning import pytorch as pl
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from covis.config import TrainSettings, to_table
-from covis.errors import DamagedFileError, InvalidInputError, MissingExtraError, OutputExistsError, SettingsDifferError, TrainingDivergedError
-from covis.files import atomic_path, read_json, write_json, write_text
+from covis.errors import (
+    DamagedFileError,
+    InvalidInputError,
+    OutputExistsError,
+    SettingsDifferError,
+    TrainingDivergedError,
+)
+from covis.files import atomic_path, read_json, write_json
 from covis.images import Scene
+from covis.journals import Journal
 from covis.labels import Labels
 from covis.lookup import resolve
 from covis.losses import LOSSES
 from covis.models import checkpoints
 from covis.models.place import PlaceModel
+from covis.models.weights import load_safely
 from covis.pairs import SAMPLERS, Pairs
 from covis.pixels import PixelStore
 
 FORMAT, VERSION = "covis-training", 1
-LOG_EVERY = 10
-"""Steps between two rows of `log.csv`."""
 
 _Batch: TypeAlias = tuple[torch.Tensor, Pairs, Mapping[str, int]]
 """(2P, 3, height, width) uint8, queries first; their pairs; and where the sampler was after drawing them."""
 
 
-def fit(model: PlaceModel, scenes: Sequence[Scene], labels: Sequence[Labels], settings: TrainSettings, *, out: str | Path, progress: bool = True) -> PlaceModel:
+def fit(
+    model: PlaceModel, scenes: Sequence[Scene], labels: Sequence[Labels], settings: TrainSettings, *, out: str | Path, progress: bool = True
+) -> PlaceModel:
     """Train a model on graded pairs; a killed run that is started again ends as it would have.
 
     In `out`: `settings.json`, `log.csv` (a row every 10 steps), `last.ckpt` every `checkpoint_every` steps, and at
@@ -82,28 +86,26 @@ def fit(model: PlaceModel, scenes: Sequence[Scene], labels: Sequence[Labels], se
     if (out / "model").exists():
         return checkpoints.load(out / "model")
 
-    checkpoint, step = out / "last.ckpt", 0
+    checkpoint, done = out / "last.ckpt", 0
     if checkpoint.exists():
-        stored = _safely_loaded(checkpoint)
-        step = int(stored["global_step"])
+        stored = _resumable(checkpoint)
+        done = int(stored["global_step"])
         sampler.restore(stored["sampler"])
-    size = model.settings.height, model.settings.width
-    with PixelStore([scene.queries for scene in scenes], *size) as store, _Log(out, settings, step) as log, _Bar(settings.steps, shown=progress) as bar:
-        siamese = _Siamese(copy.deepcopy(model), loss, settings, scenes)
-        with _quiet_lightning(), _own_random_state():
-            trainer = _trainer(settings, out, [log, bar, _Checkpoints(checkpoint, settings)])
-            # Older Lightnings have no `weights_only`; there the safe load above has vouched for the file.
-            safely = {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
-            trainer.fit(siamese, _batches(sampler, store), ckpt_path=str(checkpoint) if step else None, **safely)
+    siamese = _Siamese(copy.deepcopy(model).train(), loss, settings, scenes)
+    journal = Journal(out, steps=settings.steps, done=done, tensorboard=settings.logger == "tensorboard", shown=progress)
+    store = PixelStore([scene.queries for scene in scenes], model.settings.height, model.settings.width)
+    with journal, store, _quiet_lightning(), _own_random_state():
+        trainer = _trainer(settings, out, _Keeper(settings, journal, checkpoint))
+        _train(trainer, siamese, _batches(sampler, store), checkpoint if done else None)
     trained = siamese.model.cpu().eval()
-    trained.history = {
-        "steps": settings.steps,
-        "settings": to_table(settings),
-        "scenes": [scene.name for scene in scenes],
-        "labels": [{"rule": one.rule, "parameters": dict(one.parameters)} for one in labels],
-        "from": {"digest": model.digest, **model.history},
-    }
+    trained.history = _history(model, scenes, labels, settings)
     return checkpoints.load(checkpoints.save(trained, out / "model"))
+
+
+def _train(trainer: pl.Trainer, siamese: _Siamese, batches: Iterator[_Batch], checkpoint: Path | None) -> None:
+    """Lightning's fit, which loads the checkpoint again; before 2.6 it could not be told how, but ours was loaded safely first."""
+    safely: dict[str, Any] = {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
+    trainer.fit(siamese, batches, ckpt_path=None if checkpoint is None else str(checkpoint), **safely)
 
 
 def _batches(sampler: Any, store: PixelStore) -> Iterator[_Batch]:
@@ -123,7 +125,6 @@ class _Siamese(pl.LightningModule):
         self.losses = torch.zeros(0)  # of the last step, one a pair
 
     def on_train_start(self) -> None:
-        self.model.train()
         if self.settings.batch_norm == "eval":
             for module in self.model.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -161,8 +162,10 @@ class _Siamese(pl.LightningModule):
         images = self.scenes[int(pairs.scene[first])].queries
         query, database = images.path(int(pairs.query[first])), images.path(int(pairs.database[first]))
         return (
-            f"At step {self.global_step + 1} the loss of the pair {query}, {database} (similarity {pairs.similarity[first]:.3f}) is {float(self.losses[first])}. "
-            "Lower the learning rate, clip the gradient (gradient_clip = 1), or, where BatchNorm is folded into the weights, set batch_norm = \"eval\"."
+            f"At step {self.global_step + 1} the loss of the pair {query}, {database} "
+            f"(similarity {pairs.similarity[first]:.3f}) is {float(self.losses[first])}. "
+            "Lower the learning rate, clip the gradient (gradient_clip = 1), or, where BatchNorm is folded into the weights, "
+            'set batch_norm = "eval".'
         )
 
 
@@ -186,15 +189,15 @@ def _own_random_state() -> Iterator[None]:
         yield
 
 
-def _trainer(settings: TrainSettings, out: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(settings: TrainSettings, out: Path, keeper: _Keeper) -> pl.Trainer:
     return pl.Trainer(
         accelerator="auto",
         devices=1,
         max_steps=settings.steps,
         gradient_clip_val=settings.gradient_clip or None,
-        callbacks=callbacks,
+        callbacks=[keeper],
         default_root_dir=out,
-        # Log, bar and checkpoints are the callbacks below; Lightning's own cost more per step than the slim network.
+        # Log, bar and checkpoints are the keeper's; Lightning's own cost time in every step.
         logger=False,
         enable_progress_bar=False,
         enable_checkpointing=False,
@@ -202,104 +205,46 @@ def _trainer(settings: TrainSettings, out: Path, callbacks: list[pl.Callback]) -
     )
 
 
-class _Checkpoints(pl.Callback):
-    """`last.ckpt`, whole at any moment; weights that are not finite are never kept."""
+class _Keeper(pl.Callback):
+    """After each step: the journal's row, and `last.ckpt`, whole at any moment; weights that are no numbers are never kept."""
 
-    def __init__(self, path: Path, settings: TrainSettings) -> None:
-        self.path, self.settings = path, settings
+    def __init__(self, settings: TrainSettings, journal: Journal, checkpoint: Path) -> None:
+        self.settings, self.journal, self.checkpoint = settings, journal, checkpoint
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         step = trainer.global_step
-        if step % self.settings.checkpoint_every and step != self.settings.steps:
-            return
-        for name, value in module.state_dict().items():
-            if not torch.isfinite(value).all():
-                raise TrainingDivergedError(f"After step {step} the weights {name} are no longer finite. Lower the learning rate, or clip the gradient (gradient_clip = 1).")
-        with atomic_path(self.path) as temporary:
-            trainer.save_checkpoint(temporary)
-
-
-class _Bar(pl.Callback):
-    """Step, loss and the time left, on stderr."""
-
-    def __init__(self, steps: int, *, shown: bool) -> None:
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps, loss {task.fields[loss]:.4f},"), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=2, disable=not shown)
-        self.task = self.bar.add_task("training", total=steps, loss=math.nan)
-
-    def __enter__(self) -> _Bar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        if trainer.global_step % LOG_EVERY == 0 or trainer.global_step == trainer.max_steps:
+        if self.journal.due(step):
             assert isinstance(module, _Siamese)
-            self.bar.update(self.task, completed=trainer.global_step, loss=float(module.losses.mean()))
+            null = float((module.losses == 0).float().mean())
+            rate = self.settings.learning_rate * _rate(self.settings, step - 1)
+            self.journal.write(step, loss=float(module.losses.mean()), null=null, learning_rate=rate)
+        if step % self.settings.checkpoint_every == 0 or step == self.settings.steps:
+            _check_finite(module, step)
+            with atomic_path(self.checkpoint) as temporary:
+                trainer.save_checkpoint(temporary)
 
 
-class _Log(pl.Callback):
-    """`log.csv`, and TensorBoard's events where they are asked for; a resumed run goes on after its last checkpoint."""
-
-    columns = ("step", "loss", "null", "learning_rate", "seconds")
-
-    def __init__(self, out: Path, settings: TrainSettings, step: int) -> None:
-        self.path, self.settings, self.step, self.events = out / "log.csv", settings, step, None
-        if settings.logger == "tensorboard":
-            self.events = _tensorboard()(str(out / "tensorboard"), purge_step=step + 1)
-
-    def __enter__(self) -> _Log:
-        rows: list[list[str]] = []
-        if self.path.exists():
-            with self.path.open(encoding="utf-8", newline="") as stream:
-                rows = [row for row in csv.reader(stream) if len(row) == len(self.columns) and row[0].isdigit() and int(row[0]) <= self.step]
-        write_text(self.path, "".join(f"{','.join(row)}\n" for row in [list(self.columns), *rows]))
-        self.seconds = float(rows[-1][-1]) if rows else 0.0
-        self.stream, self.started = self.path.open("a", encoding="utf-8", newline=""), time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stream.close()
-        if self.events is not None:
-            self.events.close()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        step = trainer.global_step
-        if step % LOG_EVERY and step != self.settings.steps:
-            return
-        assert isinstance(module, _Siamese)
-        losses = module.losses
-        values = {
-            "loss": float(losses.mean()),
-            "null": float((losses == 0).float().mean()),  # the share of pairs that teach nothing
-            "learning_rate": self.settings.learning_rate * _rate(self.settings, step - 1),
-            "seconds": self.seconds + time.perf_counter() - self.started,
-        }
-        self.stream.write(",".join([str(step), *(f"{value:.6g}" for value in values.values())]) + "\n")
-        self.stream.flush()
-        if self.events is not None:
-            for name, value in values.items():
-                self.events.add_scalar(name, value, step)
-
-
-def _tensorboard() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # only where it is asked for: it is an extra
-    except ImportError as error:
-        raise MissingExtraError(f"logger = \"tensorboard\" needs the extra `logs`: pip install 'covis[logs]' ({error}). Or choose logger = \"csv\".") from error
-    return SummaryWriter
+def _check_finite(module: torch.nn.Module, step: int) -> None:
+    for name, value in module.state_dict().items():
+        if not torch.isfinite(value).all():
+            remedy = "Lower the learning rate, or clip the gradient (gradient_clip = 1)."
+            raise TrainingDivergedError(f"After step {step} the weights {name} are no longer finite. {remedy}")
 
 
 def _check(scenes: Sequence[Scene], labels: Sequence[Labels], settings: TrainSettings) -> None:
     if not scenes or len(scenes) != len(labels):
-        raise InvalidInputError(f"Training needs at least one scene and one Labels a scene; got {len(scenes)} scenes and {len(labels)} labels.")
+        raise InvalidInputError(
+            f"Training needs at least one scene and one Labels a scene; got {len(scenes)} scenes and {len(labels)} labels."
+        )
     for scene, one in zip(scenes, labels, strict=True):
         if not scene.training:
-            raise InvalidInputError(f"A training scene must have the same images on both sides; {scene!r} has not. Train on Scene(name, split, images, images).")
+            raise InvalidInputError(
+                f"A training scene must have the same images on both sides; {scene!r} has not. Train on Scene(name, split, images, images)."
+            )
         if one.query_names != scene.queries.names or one.database_names != scene.database.names:
-            raise InvalidInputError(f"The labels of scene {scene.name!r} must be of its images, in their order; {one!r} is of others. Label the scene again.")
+            raise InvalidInputError(
+                f"The labels of scene {scene.name!r} must be of its images, in their order; {one!r} is of others. Label the scene again."
+            )
     least = {"steps": 1, "batch": 1, "checkpoint_every": 1, "learning_rate": 0, "weight_decay": 0, "gradient_clip": 0, "seed": 0}
     for name, bound in least.items():
         if not math.inf > getattr(settings, name) >= bound:
@@ -320,23 +265,42 @@ def _begin(out: Path, header: Mapping[str, Any]) -> None:
     path = out / "settings.json"
     if not path.exists():
         if (out / "model").exists() or (out / "last.ckpt").exists():
-            raise OutputExistsError(f"{out} holds a model without the settings.json of a training run, and is not overwritten. Choose another --out.")
+            raise OutputExistsError(
+                f"{out} holds a model without the settings.json of a training run, and is not overwritten. Choose another --out."
+            )
         write_json(path, {"format": FORMAT, "version": VERSION, **header})
         return
     stored = read_json(path, kind=FORMAT, version=VERSION)
     there, here = ({**one.get("settings", {}), "model": one.get("model"), "labels": one.get("labels")} for one in (stored, header))
-    different = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} now" for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+    different = [
+        f"{key}: {there.get(key)!r} there, {here.get(key)!r} now"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
     if different:
-        raise SettingsDifferError(f"{out} was begun with other settings ({'; '.join(different)}). Choose another --out, or call with the settings it was begun with.")
+        raise SettingsDifferError(
+            f"{out} was begun with other settings ({'; '.join(different)}). "
+            "Choose another --out, or call with the settings it was begun with."
+        )
 
 
-def _safely_loaded(path: Path) -> dict[str, Any]:
+def _history(model: PlaceModel, scenes: Sequence[Scene], labels: Sequence[Labels], settings: TrainSettings) -> dict[str, Any]:
+    """How the weights came to be, kept in `model.json`."""
+    return {
+        "steps": settings.steps,
+        "settings": to_table(settings),
+        "scenes": [scene.name for scene in scenes],
+        "labels": [{"rule": one.rule, "parameters": dict(one.parameters)} for one in labels],
+        "from": {"digest": model.digest, **model.history},
+    }
+
+
+def _resumable(path: Path) -> dict[str, Any]:
     """A checkpoint of ours, loaded without running any code of the file's."""
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file can fail anywhere in the restricted unpickler, with any exception
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedFileError(f"{path} must be a checkpoint of this run; it is truncated or foreign ({reason}). Remove it to train from the start.") from error
+        stored = load_safely(path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error} Remove it to train from the start.") from error
     if not isinstance(stored, dict) or not {"sampler", "global_step", "state_dict"} <= stored.keys():
         raise DamagedFileError(f"{path} must be a checkpoint of this run; it is something else. Remove it to train from the start.")
     return stored
@@ -349,7 +313,7 @@ def _labels_digest(labels: Sequence[Labels]) -> str:
         found.update("\n".join([*one.query_names, "", *one.database_names]).encode())
         for matrix in (one.matrix, one.excluded):
             for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data):
-                found.update(np.ascontiguousarray(part))
+                found.update(np.ascontiguousarray(part).tobytes())
     return found.hexdigest()[:16]
 
 

@@ -50,13 +50,18 @@ class Whitening:
         """Whiten descriptors of the same model; rows have unit norm (up to the 1e-6 that the reference adds to it).
 
         Raises:
-            InvalidInputError: they are of another model or have another dimension.
+            InvalidInputError: they are of another model, have another dimension, are whitened already, or one is not finite.
         """
         if descriptors.model != self.history["model"] or descriptors.dim != len(self.mean):
             raise InvalidInputError(
                 f"The whitening was fitted on model {self.history['model']} with {len(self.mean)} dimensions; these "
                 f"descriptors are of model {descriptors.model} with {descriptors.dim}. Fit one for them."
             )
+        if "whitened" in descriptors.history:
+            raise InvalidInputError(
+                f"Descriptors must be whitened once; {descriptors} are whitened already. Give those that were extracted."
+            )
+        descriptors.check_finite()
         parts = []
         for block in descriptors.blocks():
             rotated = (block.astype(np.float64) - self.mean) @ self.basis.T
@@ -84,7 +89,8 @@ class Whitening:
             DamagedFileError: it is truncated or foreign.
         """
         header, arrays = load_arrays(path, kind=FORMAT, version=VERSION, names=("mean", "basis", "eigenvalues"))
-        if arrays["basis"].shape != (len(arrays["eigenvalues"]), len(arrays["mean"])) or "model" not in header.get("history", {}):
+        shape = (arrays["eigenvalues"].size, arrays["mean"].size)
+        if arrays["basis"].shape != shape or not isinstance(header.get("history"), dict) or "model" not in header["history"]:
             raise DamagedFileError(f"{path} must hold a whitening; its parts do not fit. Fit it again.")
         return cls(arrays["mean"], arrays["basis"], arrays["eigenvalues"], header["history"])
 
@@ -115,7 +121,10 @@ def fit_whitening(
     Follows GCL's `apply_pca` (after Radenović et al.), with `eigh` in float64 in place of its `eig`.
 
     >>> random = np.random.default_rng(0)
-    >>> d = Descriptors(random.normal(size=(500, 3)).astype(np.float32) * [1, 2, 3], tuple(map(str, range(500))), model="none")
+    >>> d = Descriptors(random.normal(scale=[1, 2, 3], size=(500, 3)).astype(np.float32), tuple(map(str, range(500))), model="none")
+    >>> whitening = fit_whitening(d, dim=2)
+    >>> whitening.eigenvalues.round(0).tolist(), whitening(d).dim
+    ([9.0, 4.0], 2)
     """
     sets = [descriptors] if isinstance(descriptors, Descriptors) else list(descriptors)
     count = sum(len(one) for one in sets)
@@ -128,7 +137,8 @@ def fit_whitening(
             covariance += centred.T @ centred
     values, vectors = np.linalg.eigh(covariance / count)
     values, vectors = values[::-1], vectors[:, ::-1]
-    carried = int((values >= SMALLEST * max(values[0], 0)).sum()) if values[0] > 0 else 0
+    differ = values[0] > np.finfo(np.float32).eps ** 2 * (mean @ mean)  # more than the rounding of what they are stored as
+    carried = int((values >= SMALLEST * values[0]).sum()) if differ else 0
     kept = min(dim or carried, carried, count - 1)
     if kept == 0:
         raise InvalidInputError(f"The {count} descriptors must differ to be whitened; they are all the same. Has the model collapsed?")
@@ -140,7 +150,8 @@ def fit_whitening(
             stacklevel=2,
         )
     values, vectors = values[:kept].copy(), vectors[:, :kept] * _signs(vectors[:, :kept])
-    history = {"fitted_on": fitted_on, "count": count, "model": sets[0].model, "dim": kept, "power": power}
+    history = {"fitted_on": fitted_on, "count": count, "mean": digest(np.asarray(mean).tolist())}  # tells apart fits on other images
+    history |= {"model": sets[0].model, "dim": kept, "power": power}
     return Whitening(np.asarray(mean), (vectors * values ** (-power / 2)).T.copy(), values, history)
 
 
@@ -154,9 +165,11 @@ def _check_fit(sets: Sequence[Descriptors], count: int, dim: int, power: float) 
         raise InvalidInputError(f"Whitening must be fitted on two or more descriptors; got {count}.")
     if len({(one.model, one.dim) for one in sets}) > 1:
         raise InvalidInputError(
-            f"Whitening must be fitted on descriptors of one model; got {', '.join(sorted({one.model for one in sets}))}."
+            f"Whitening must be fitted on descriptors of one model and dimension; got {', '.join(sorted({str(one) for one in sets}))}."
         )
     if dim < 0 or not 0 <= power <= 1:
         raise InvalidInputError(f"dim must be >= 0 (0: all that carry variance) and power in [0, 1]; got {dim} and {power}.")
     for one in sets:
+        if "whitened" in one.history:
+            raise InvalidInputError(f"Whitening must be fitted on descriptors as they were extracted; {one} are whitened already.")
         one.check_finite()

@@ -12,16 +12,17 @@ The files of the benchmark hold CRLF, tabs, leading blanks and three-digit expon
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
-from covis.files import atomic_path, read_text, write_text
+from covis.files import atomic_path, check_absent, read_text, write_text
 from covis.images import Images, Scene
 from covis.rasters import write_depth, write_image
 
@@ -64,14 +65,17 @@ def read_7scenes(root: str | Path, *, split: str = "test", intrinsics: Sequence[
     return scenes
 
 
-def write_7scenes(scenes: Sequence[Scene], out: str | Path) -> list[Path]:
+def write_7scenes(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Write scenes in the 7-Scenes layout, one folder each: the inverse of `read_7scenes`.
 
-    Image and depth files are copied as they are. Sequences that are not called `seq-<NN>` are numbered in order.
+    Image and depth files are copied as they are. A sequence that is not called `seq-<NN>`, or whose number is taken, gets
+    the next free number.
 
     Raises:
-        InvalidInputError: images lack poses, or two scenes share a name.
-        OutputExistsError: a scene's folder is there.
+        InvalidInputError: images lack poses, are neither PNG nor JPEG, differ in their intrinsics, or would share a file
+            name; or two scenes share a name.
+        MissingFileError: an image or depth map is not there.
+        OutputExistsError: a scene's folder is there and `overwrite` is false.
     """
     out = Path(out)
     if len({scene.name for scene in scenes}) != len(scenes):
@@ -79,12 +83,13 @@ def write_7scenes(scenes: Sequence[Scene], out: str | Path) -> list[Path]:
     written = []
     for scene in scenes:
         sides = [scene.database] if scene.training else [scene.database, scene.queries]
-        with atomic_path(out / scene.name) as folder:
-            numbers = [_write_side(images, folder, first=100 * side) for side, images in enumerate(sides)]
-            first = scene.database.intrinsics
-            write_splits(
-                folder, train=numbers[0], test=numbers[1] if len(numbers) > 1 else [], intrinsics=KINECT if first is None else first[0]
-            )
+        intrinsics = _one_camera(scene.name, sides)
+        numbers = _sequence_numbers(sides)
+        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+            for images, numbered in zip(sides, numbers, strict=True):
+                _write_side(images, folder, numbered)
+            test = numbers[1].values() if len(numbers) > 1 else []
+            write_splits(folder, train=list(numbers[0].values()), test=list(test), intrinsics=intrinsics)
         written.append(out / scene.name)
     return written
 
@@ -197,22 +202,53 @@ def _numbers(path: Path, count: int) -> NDArray[np.float64]:
     return values
 
 
-def _write_side(images: Images, folder: Path, *, first: int) -> list[int]:
+def _one_camera(name: str, sides: Sequence[Images]) -> NDArray[np.float64]:
+    """The intrinsics of all images, since the layout holds one camera a scene."""
+    found = [images.intrinsics for images in sides if images.intrinsics is not None and len(images)]
+    if not found:
+        return np.array(KINECT)
+    if len(found) < len(sides) or any((one != found[0][0]).any() for one in found):
+        raise InvalidInputError(f"The 7-Scenes layout holds one camera a scene; the intrinsics of scene {name!r} differ. Split the scene.")
+    return np.asarray(found[0][0])
+
+
+def _sequence_numbers(sides: Sequence[Images]) -> list[dict[str, int]]:
+    """For each side the number of each of its sequences, no number twice; `seq-<NN>` keeps its own where it is free."""
+    names = [list(dict.fromkeys(images.sequence or ("",) * len(images))) for images in sides]
+    number: dict[tuple[int, str], int] = {}
+    for key in [(side, name) for side, listed in enumerate(names) for name in listed]:
+        plain = re.fullmatch(r"seq-(\d+)", key[1])
+        if plain and int(plain[1]) not in number.values():
+            number[key] = int(plain[1])
+    for side, listed in enumerate(names):
+        for name in listed:
+            if (side, name) not in number:
+                number[side, name] = next(place for place in itertools.count(1) if place not in number.values())
+    return [{name: number[side, name] for name in listed} for side, listed in enumerate(names)]
+
+
+def _write_side(images: Images, folder: Path, numbers: Mapping[str, int]) -> None:
     (poses,) = images.need("pose")
-    owners = images.sequence or ("",) * len(images)
-    number = {
-        name: int(name[4:]) if re.fullmatch(r"seq-\d+", name) else first + place
-        for place, name in enumerate(dict.fromkeys(owners), start=1)
-    }
-    for row, owner in enumerate(owners):
+    for row, owner in enumerate(images.sequence or ("",) * len(images)):
         frame = row if images.frame is None else int(images.frame[row])
-        stem = folder / f"seq-{number[owner]:02d}" / f"frame-{frame:06d}"
+        stem = folder / f"seq-{numbers[owner]:02d}" / f"frame-{frame:06d}"
+        colour = Path(f"{stem}.color{images.path(row).suffix.lower()}")
+        if not _FRAME.fullmatch(colour.name) or Path(f"{stem}.pose.txt").exists():
+            raise InvalidInputError(
+                f"{images.path(row)} cannot be frame {frame} of sequence {owner!r}: it must be a PNG or JPEG, numbered from 0, the only "
+                "frame of its number. Number the frames, or convert the image."
+            )
         stem.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(images.path(row), f"{stem}.color{images.path(row).suffix.lower()}")
+        _copy(images.path(row), colour)
         if images.depth is not None:
-            shutil.copyfile(images.root / images.depth[row], f"{stem}.depth.png")
+            _copy(images.root / images.depth[row], Path(f"{stem}.depth.png"))
         _write_pose(Path(f"{stem}.pose.txt"), poses[row])
-    return sorted(number.values())
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise MissingFileError(f"{source} must be there to be copied; there is no such file.")
+    shutil.copyfile(source, target)
 
 
 def _write_pose(path: Path, pose: NDArray[np.float64]) -> None:

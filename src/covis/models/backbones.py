@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         """(B, prefix + height * width, channels) to a map and the first prefix token."""
         prefix = int(getattr(self.network, "num_prefix_tokens", 0))
         height, width = self.network.patch_embed.dynamic_feat_size(tuple(x.shape[-2:]))
-        grid = tokens[:, prefix:].transpose(1, 2).unflatten(2, (height, width))
+        grid = tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, height, width)
         return Features((grid,), tokens[:, 0] if prefix else None)
 
 
@@ -62,7 +62,9 @@ def _created(name: str, options: dict[str, Any], *, pretrained: bool) -> Any:
     if not timm.is_model(name):
         raise UnknownNameError(f"timm {timm.__version__} has no model called {name!r}. {_nearest(name)}")
     if pretrained and not timm.is_model_pretrained(name):
-        raise InvalidInputError(f"timm has no pretrained weights for {name!r}. Give a file with --weights FILE, or train from random weights.")
+        raise InvalidInputError(
+            f"timm has no pretrained weights for {name!r}. Give a file with --weights FILE, or train from random weights."
+        )
     try:
         return timm.create_model(name, pretrained=pretrained, **options | {"num_classes": 0})
     except (TypeError, AssertionError) as error:

@@ -24,7 +24,14 @@ def save(model: PlaceModel, path: str | Path, *, overwrite: bool = False) -> Pat
         OutputFailedError: the system refused the write.
     """
     path = check_absent(path, overwrite=overwrite)
-    header = {"format": FORMAT, "version": VERSION, "settings": to_table(model.settings), "digest": model.digest, "dim": model.dim, "history": dict(model.history)}
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "settings": to_table(model.settings),
+        "digest": model.digest,
+        "dim": model.dim,
+        "history": dict(model.history),
+    }
     with atomic_path(path) as folder:
         folder.mkdir()
         save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / "weights.safetensors")
@@ -46,10 +53,16 @@ def load(path: str | Path) -> PlaceModel:
     stored = read_weights(path / "weights.safetensors")
     own = model.state_dict()
     if stored.keys() != own.keys() or any(stored[name].shape != own[name].shape for name in own):
-        raise DamagedFileError(f"{path / 'weights.safetensors'} must hold the weights of the network in model.json; names or shapes differ. Fetch the folder again.")
+        raise DamagedFileError(
+            f"{path / 'weights.safetensors'} must hold the weights of the network in model.json; "
+            "names or shapes differ. Fetch the folder again."
+        )
     model.load_state_dict(stored)
     if model.digest != header.get("digest"):
-        raise DamagedFileError(f"{path}: model.json speaks of the model {header.get('digest')}, weights.safetensors gives {model.digest}. One of the two was changed; fetch the folder again.")
+        raise DamagedFileError(
+            f"{path}: model.json speaks of the model {header.get('digest')}, weights.safetensors gives {model.digest}. "
+            "One of the two was changed; fetch the folder again."
+        )
     model.history = header.get("history") or {}
     return model.eval()
 

@@ -57,13 +57,19 @@ class PlaceModel(nn.Module):
         make = resolve(settings.aggregator, AGGREGATORS, what="aggregator")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
-            self.backbone = Backbone(settings.backbone, options=settings.backbone_options, pretrained=settings.pretrained and weights is None)
+            self.backbone = Backbone(
+                settings.backbone, options=settings.backbone_options, pretrained=settings.pretrained and weights is None
+            )
             try:
                 self.aggregator = make(self.backbone.channels, **settings.aggregator_options)
             except TypeError as error:
-                raise InvalidInputError(f"The aggregator {settings.aggregator!r} does not take the options {settings.aggregator_options}; {error}.") from error
+                raise InvalidInputError(
+                    f"The aggregator {settings.aggregator!r} does not take the options {settings.aggregator_options}; {error}."
+                ) from error
         if weights is not None:
             load_backbone(self.backbone, weights)
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(settings.mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(settings.std).reshape(3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)  # a third faster on CPUs; the values are the same

@@ -25,11 +25,13 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"The weights {path} must exist; there is no such file.")
-    stored = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
+    stored = _safetensors(path) if path.suffix == ".safetensors" else load_safely(path)
     if isinstance(stored, Mapping) and isinstance(stored.get("state_dict"), Mapping):
         stored = stored["state_dict"]
     if not isinstance(stored, Mapping) or not stored or not all(isinstance(value, torch.Tensor) for value in stored.values()):
-        raise DamagedFileError(f"{path} must hold a state dict (names and tensors); found a {type(stored).__name__} of other things. Save `model.state_dict()`.")
+        raise DamagedFileError(
+            f"{path} must hold a state dict (names and tensors); found a {type(stored).__name__} of others. Save `model.state_dict()`."
+        )
     half = (torch.float16, torch.bfloat16)
     return {str(name): value.float() if value.dtype in half else value for name, value in stored.items()}
 
@@ -47,11 +49,34 @@ def load_backbone(backbone: Backbone, path: str | Path) -> None:
     own = backbone.network.state_dict()
     given = {name: value for name, value in stored.items() if name in own or not name.startswith(heads)}
     missing, unexpected = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    shapes = [f"{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}" for name in own if name in given and given[name].shape != own[name].shape]
-    complaints = [f"{what}: {_listed(names)}" for what, names in (("missing", missing), ("not in the network", unexpected), ("of another shape", shapes)) if names]
+    shapes = [
+        f"{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}"
+        for name in own.keys() & given.keys()
+        if given[name].shape != own[name].shape
+    ]
+    found = {"missing": missing, "not in the network": unexpected, "of another shape": sorted(shapes)}
+    complaints = [f"{what}: {_listed(names)}" for what, names in found.items() if names]
     if complaints:
-        raise InvalidInputError(f"The weights {path} must fit the network entry by entry; {'; '.join(complaints)}. Choose the backbone and the options that they were made with.")
+        raise InvalidInputError(
+            f"The weights {path} must fit the network entry by entry; {'; '.join(complaints)}. "
+            "Choose the backbone and the options that they were made with."
+        )
     backbone.network.load_state_dict(given)
+
+
+def load_safely(path: str | Path) -> object:
+    """What a file of torch's holds, on the CPU; code in it is refused, never run.
+
+    Raises:
+        DamagedFileError: it is truncated, foreign, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file can fail anywhere in the restricted unpickler, with any exception
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedFileError(
+            f"{path} must be a file of tensors that loads with weights_only=True; it is truncated, foreign, or holds code ({reason})."
+        ) from error
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -59,14 +84,6 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise DamagedFileError(f"{path} must be a safetensors file; it is truncated or foreign ({error}). Fetch it again.") from error
-
-
-def _torch_file(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file can fail anywhere in the restricted unpickler, with any exception
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedFileError(f"{path} must be a state dict that loads with weights_only=True; it is truncated, foreign, or holds more than tensors ({reason}).") from error
 
 
 def _listed(names: list[str], most: int = 6) -> str:

@@ -65,7 +65,8 @@ def retrieval_sheet(
         images, label, found = scenes[scene], labels[scene], rankings[scene]
         _tile(sheet, (GAP, top), images.queries.path(query), size, INK, f"query {query}, {images.name}")
         positive = label.positives(protocol.threshold, strict=protocol.strict)
-        for place, row in enumerate(found.rows[query, :shown]):
+        pairs = [row for row in found.rows[query] if label.excluded is None or not label.excluded[query, row]]
+        for place, row in enumerate(pairs[:shown]):
             similarity = float(label.matrix[query, row])
             colour = RIGHT if positive[query, row] else PARTLY if similarity > TIE else WRONG
             caption = f"{place + 1}:  {'right' if colour == RIGHT else 'wrong'},  similarity {similarity:.2f}"

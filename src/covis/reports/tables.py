@@ -19,8 +19,10 @@ def score_table(scores: Mapping[str, Scores], *, dims: Mapping[str, int], column
         columns: metrics; those that were not computed are left out.
 
     Raises:
-        InvalidInputError: the scores are of different protocols or queries, so not comparable.
+        InvalidInputError: there is nothing to show, or the scores are of different protocols or queries, so not comparable.
     """
+    if not scores:
+        raise InvalidInputError("A table must have a row; got no scores.")
     first = next(iter(scores.values()))
     for name, one in scores.items():
         if one.protocol != first.protocol or one.queries != first.queries:
@@ -29,6 +31,8 @@ def score_table(scores: Mapping[str, Scores], *, dims: Mapping[str, int], column
                 f"with {len(one.queries)} queries."
             )
     shown = [column for column in columns if all(column in one.metrics for one in scores.values())]
+    if not shown:
+        raise InvalidInputError(f"A table must have a column; none of {', '.join(columns)} was computed in every row.")
     rows = [["descriptor", "dim", *shown]] + [
         [name, str(dims[name]), *(str(one.metrics[column]) for column in shown)] for name, one in scores.items()
     ]
@@ -42,10 +46,6 @@ def score_table(scores: Mapping[str, Scores], *, dims: Mapping[str, int], column
     lines.insert(1, "  ".join("-" * width for width in widths))
     counted = first.metrics[shown[0]].n
     units = first.interval
-    lines += [
-        "",
-        f"{counted} of {len(first.queries)} queries counted; {units['level']:.0%} intervals by {units['method']} over "
-        f"{units['count']} {units['unit']}.",
-        first.protocol.card(),
-    ]
+    said = f"; {units['level']:.0%} intervals by {units['method']} over {units['count']} {units['unit']}" if units else ""
+    lines += ["", f"{counted} of {len(first.queries)} queries counted{said}.", first.protocol.card()]
     return "\n".join(lines)

@@ -57,7 +57,9 @@ def sky(directions: tuple[Floats, Floats, Floats], condition: Condition, *, drif
     x, y, z = directions
     flat = np.sqrt(x**2 + y**2)
     climb = np.clip(z / flat * 1.4, 0.02, 1)
-    clouds = mottle(x / climb * 1.5 + drift, y / climb * 1.5, 0.1 / climb, size=2.0) + mottle(x / climb + drift, y / climb, 0.1 / climb, size=5.0)
+    clouds = mottle(x / climb * 1.5 + drift, y / climb * 1.5, 0.1 / climb, size=2.0) + mottle(
+        x / climb + drift, y / climb, 0.1 / climb, size=5.0
+    )
     cover = np.clip(clouds * 0.35, 0, 0.7) * np.minimum(climb * 2, 1)
     low, top = np.array(condition.horizon, np.float32), np.array(condition.zenith, np.float32)
     colour = low + (np.sqrt(climb) * (1 - cover))[:, None] * (top - low)

@@ -120,7 +120,11 @@ def paint_car(points: Points, scenery: Scenery) -> Paint:
     radius = np.sqrt(axle**2 + (points.z - 0.32) ** 2)
     colour = _blend(colour, np.array([0.06, 0.06, 0.06], np.float32), side * np.clip((0.34 - radius) / du + 0.5, 0, 1))
     colour = _blend(colour, np.array([0.5, 0.5, 0.5], np.float32), side * np.clip((0.16 - radius) / du + 0.5, 0, 1))
-    lamps = end * band(points.z, dv, low=z0 + 0.38, high=z0 + 0.55) * (band(points.y, du, low=y0, high=y0 + 0.35) + band(points.y, du, low=y1 - 0.35, high=y1))
+    lamps = (
+        end
+        * band(points.z, dv, low=z0 + 0.38, high=z0 + 0.55)
+        * (band(points.y, du, low=y0, high=y0 + 0.35) + band(points.y, du, low=y1 - 0.35, high=y1))
+    )
     colour = _blend(colour, np.array([0.7, 0.12, 0.08], np.float32), lamps)
     plate = end * band(points.z, dv, low=z0 + 0.2, high=z0 + 0.32) * band(points.y, du, low=(y0 + y1) / 2 - 0.26, high=(y0 + y1) / 2 + 0.26)
     return _blend(colour, np.array([0.9, 0.9, 0.85], np.float32), plate), np.zeros_like(points.x)

@@ -61,7 +61,15 @@ ACCENTS = np.array(
     ]
 )  # fmt: skip
 CAR_COLOURS = np.array(
-    [(0.75, 0.76, 0.78), (0.12, 0.13, 0.15), (0.85, 0.85, 0.84), (0.55, 0.10, 0.10), (0.14, 0.24, 0.48), (0.40, 0.42, 0.44), (0.75, 0.62, 0.2)]
+    [
+        (0.75, 0.76, 0.78),
+        (0.12, 0.13, 0.15),
+        (0.85, 0.85, 0.84),
+        (0.55, 0.10, 0.10),
+        (0.14, 0.24, 0.48),
+        (0.40, 0.42, 0.44),
+        (0.75, 0.62, 0.2),
+    ]
 )
 
 
@@ -104,7 +112,9 @@ def plan_street(length: float, rng: np.random.Generator) -> Plan:
     things.trees_and_lamps(length)
     plain_shapes, table = things.finish()
     ends = [-20.0, length + BEYOND - 12]
-    kerbs = boxes([[ends[0], -60, -1], [ends[0], ROAD, -1]], [[ends[1], -ROAD, KERB], [ends[1], 60, KERB]], material=Material.PAVEMENT, owner=[0, 0])
+    kerbs = boxes(
+        [[ends[0], -60, -1], [ends[0], ROAD, -1]], [[ends[1], -ROAD, KERB], [ends[1], 60, KERB]], material=Material.PAVEMENT, owner=[0, 0]
+    )
     road = floors([[-20, -90]], [[length + BEYOND + 40, 90]], height=0.0, material=Material.GROUND)
     shapes = concatenate([boxes(low, high, material=Material.FACADE, owner=owner), plain_shapes, kerbs, road])
     return Plan(shapes, house_table, table, zebras.astype(np.float32), _skyline(low, high, length))
@@ -226,7 +236,9 @@ class _Things:
                 tone = tone if self.rng.random() < 0.5 else np.array([0.50, 0.26, 0.18])
                 self.box([corner[0] + 0.3, corner[1] + 1, z + 0.3], [x - 0.3, y - 1, z + self.rng.uniform(1.5, 3)], tone, mottle=0.15)
             for chimney in self.rng.uniform(corner[0] + 0.5, x - 1.2, self.rng.integers(0, 3)):
-                self.box([chimney, (corner[1] + y) / 2 - 3, z], [chimney + 0.7, (corner[1] + y) / 2 - 2.2, z + 4], np.array([0.45, 0.28, 0.22]))
+                self.box(
+                    [chimney, (corner[1] + y) / 2 - 3, z], [chimney + 0.7, (corner[1] + y) / 2 - 2.2, z + 4], np.array([0.45, 0.28, 0.22])
+                )
 
     def gardens(self, low: Floats, high: Floats) -> None:
         """Close each gap between two neighbours with a wall or a hedge."""

@@ -20,7 +20,14 @@ def see_depth(shapes: Shapes, camera: Camera, *, far: float) -> Floats:
 
 
 def see_colour(
-    shapes: Shapes, camera: Camera, *, scenery: Scenery, skyline: Floats, condition: Condition, sun: tuple[float, float, float], drift: float
+    shapes: Shapes,
+    camera: Camera,
+    *,
+    scenery: Scenery,
+    skyline: Floats,
+    condition: Condition,
+    sun: tuple[float, float, float],
+    drift: float,
 ) -> Floats:
     """The light that reaches each pixel, (height, width, 3) float32, the mean over its samples.
 

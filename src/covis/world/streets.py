@@ -7,18 +7,12 @@ the world is east-north-up in metres; pixel (u, v) has its centre at the integer
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.datasets.seven_scenes import write_frame, write_splits
 from covis.errors import InvalidInputError
 from covis.lookup import resolve
 from covis.world.casting import Camera
@@ -87,7 +81,9 @@ class StreetSettings:
             if int(getattr(self, name)) != getattr(self, name):
                 raise InvalidInputError(f"{name} must be a whole number; got {getattr(self, name)!r}. Change it in StreetSettings.")
         if len(self.conditions) != 2:
-            raise InvalidInputError(f"conditions must name the light of two visits; got {self.conditions!r}. Known: {', '.join(CONDITIONS)}.")
+            raise InvalidInputError(
+                f"conditions must name the light of two visits; got {self.conditions!r}. Known: {', '.join(CONDITIONS)}."
+            )
         for name in self.conditions:
             resolve(name, CONDITIONS, what="condition")
 
@@ -165,8 +161,14 @@ def build_street(settings: StreetSettings, index: int, *, seed: int) -> Street:
             raise InvalidInputError(f"{name} must be 0 or more; got {value}.")
     rng = np.random.default_rng([seed, index, _PLAN])
     plan = plan_street(settings.length, rng)
-    parked = [plan_cars(settings.length, settings.cars, np.random.default_rng([seed, index, _CARS, visit])) for visit in (DATABASE, QUERIES)]
-    heading, climb, turn = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(38, 55)), np.deg2rad(rng.uniform(30, 150) * rng.choice([-1, 1]))
+    parked = [
+        plan_cars(settings.length, settings.cars, np.random.default_rng([seed, index, _CARS, visit])) for visit in (DATABASE, QUERIES)
+    ]
+    heading, climb, turn = (
+        rng.uniform(0, 2 * np.pi),
+        np.deg2rad(rng.uniform(38, 55)),
+        np.deg2rad(rng.uniform(30, 150) * rng.choice([-1, 1])),
+    )
     placement = np.eye(4)
     placement[:2, :2] = [[np.sin(heading), -np.cos(heading)], [np.cos(heading), np.sin(heading)]]
     placement[:2, 3] = 1000.0 * index, 0.0  # streets of one town lie a kilometre apart
@@ -214,9 +216,7 @@ def render(street: Street, visit: int, frame: int, *, condition: str | None = No
     rng = np.random.default_rng([street.seed, street.index, visit, frame, _SENSOR])
     scenery = Scenery(street.plan.facades, street.plan.things, street.cars[visit].table, street.plan.zebras, light.lit)
     shapes = street.shapes(visit, cars=cars)
-    colour = see_colour(
-        shapes, camera, scenery=scenery, skyline=street.plan.skyline, condition=light, sun=street.sun, drift=37.0 * visit
-    )
+    colour = see_colour(shapes, camera, scenery=scenery, skyline=street.plan.skyline, condition=light, sun=street.sun, drift=37.0 * visit)
     return Frame(expose(colour, light, rng), see_depth(shapes, camera, far=settings.far))
 
 

@@ -1,0 +1,175 @@
+"""Whitening: unit covariance, the reference's numbers, and descriptors that it must not touch."""
+
+import warnings
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from covis.descriptors import Descriptors
+from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError
+from covis.files import load_arrays, save_arrays
+from covis.whitening import Whitening, fit_whitening
+
+
+def described(vectors, model="m", **history):
+    vectors = np.asarray(vectors, dtype=np.float32)
+    return Descriptors(vectors, tuple(map(str, range(len(vectors)))), model, history)
+
+
+def cloud(n=400, dim=8, seed=0):
+    random = np.random.default_rng(seed)
+    return described(random.normal(size=(n, dim)) @ random.normal(size=(dim, dim)) + random.normal(size=dim))
+
+
+def rotated(whitening, descriptors):
+    return (descriptors.vectors.astype(np.float64) - whitening.mean) @ whitening.basis.T
+
+
+def test_the_whitened_have_unit_covariance():
+    d = cloud()
+    for dim in (8, 3):
+        found = rotated(fit_whitening(d, dim=dim), d)
+        np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-9)
+        np.testing.assert_allclose(found.T @ found / len(d), np.eye(dim), atol=1e-9)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_the_power_scales_each_direction(power):
+    d = cloud()
+    whitening = fit_whitening(d, power=power)
+    covariance = np.cov(rotated(whitening, d).T, bias=True)
+    np.testing.assert_allclose(covariance, np.diag(whitening.eigenvalues ** (1 - power)), atol=1e-9)
+    assert (np.diff(whitening.eigenvalues) <= 0).all()
+    if power == 0:
+        np.testing.assert_allclose(whitening.basis @ whitening.basis.T, np.eye(8), atol=1e-12)
+
+
+@pytest.mark.parametrize("dim", [8, 5, 1])
+def test_it_is_the_reference_up_to_signs(dim):
+    d, others = cloud(), described(np.random.default_rng(5).normal(size=(50, 8)))
+    for one in (d, others):
+        mine, reference = fit_whitening(d, dim=dim)(one).vectors, oracles.apply_pca(d.vectors, one.vectors, dim)
+        signs = np.sign((mine * reference).sum(axis=0))
+        np.testing.assert_allclose(mine * signs, reference, atol=1e-5)
+
+
+def test_rows_have_unit_norm_and_float32():
+    found = fit_whitening(cloud())(cloud(seed=0))
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
+    assert found.vectors.dtype == np.float32
+    assert found.names == cloud().names
+
+
+@given(seed=st.integers(0, 99), scale=st.floats(0.1, 10), shift=st.floats(-3, 3))
+def test_distances_ignore_scale_shift_and_rotation(seed, scale, shift):
+    d = cloud(seed=seed)
+    turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 8)))[0]
+    moved = described(scale * d.vectors @ turn + shift)
+    one, other = fit_whitening(d)(d).vectors[:30], fit_whitening(moved)(moved).vectors[:30]
+    np.testing.assert_allclose(one @ one.T, other @ other.T, atol=5e-3)
+
+
+def test_the_order_and_the_packing_do_not_matter():
+    d = cloud()
+    backwards = Descriptors(d.vectors[::-1].copy(), d.names[::-1], d.model)
+    halves = [Descriptors(d.vectors[:150], d.names[:150], "m"), Descriptors(d.vectors[150:], d.names[150:], "m")]
+    for other in (fit_whitening(backwards), fit_whitening(halves)):
+        np.testing.assert_allclose(other.basis, fit_whitening(d).basis, atol=1e-8)
+        assert other.history["count"] == 400
+
+
+def test_it_says_what_it_was_fitted_on():
+    history = fit_whitening(cloud(), dim=4, power=0.5, fitted_on="database of town").history
+    assert {"fitted_on": "database of town", "count": 400, "model": "m", "dim": 4, "power": 0.5}.items() <= history.items()
+    assert dict(fit_whitening(cloud(), dim=4)(cloud()).history["whitened"])["dim"] == 4
+
+
+def test_directions_without_variance_are_dropped():
+    flat = cloud().vectors.copy()
+    flat[:, 3] = 0
+    assert fit_whitening(described(flat)).dim == 7
+    assert fit_whitening(described(flat), dim=8).dim == 7
+    assert fit_whitening(described(flat), dim=2).dim == 2
+
+
+def test_few_descriptors_are_warned_of():
+    with pytest.warns(CovisWarning, match="keeps 8 dimensions fitted on 15"):
+        fit_whitening(cloud(15))
+    with pytest.warns(CovisWarning, match="keeps 4 dimensions fitted on 5"):
+        assert fit_whitening(cloud(5)).dim == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_whitening(cloud(16))
+        fit_whitening(cloud(5), dim=2)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e5])
+def test_identical_descriptors_are_refused(value):
+    with pytest.raises(InvalidInputError, match="all the same"):
+        fit_whitening(described(np.full((7, 3), value)))
+
+
+def test_what_cannot_be_fitted_is_said():
+    bad = cloud().vectors.copy()
+    bad[17, 2] = np.inf
+    with pytest.raises(InvalidInputError, match="of 17 is not"):
+        fit_whitening(described(bad))
+    for few in (described(np.zeros((1, 2))), described(np.zeros((0, 2))), []):
+        with pytest.raises(InvalidInputError, match="two or more"):
+            fit_whitening(few)
+    for other in (described(cloud().vectors, model="other"), described(cloud(dim=5).vectors)):
+        with pytest.raises(InvalidInputError, match="one model"):
+            fit_whitening([cloud(), other])
+    for options in ({"dim": -1}, {"power": 1.5}, {"power": -0.1}, {"power": float("nan")}):
+        with pytest.raises(InvalidInputError, match="must be >= 0"):
+            fit_whitening(cloud(), **options)
+    with pytest.raises(InvalidInputError, match="whitened already"):
+        fit_whitening(fit_whitening(cloud())(cloud()))
+
+
+def test_what_cannot_be_whitened_is_said():
+    whitening = fit_whitening(cloud())
+    bad = cloud().vectors.copy()
+    bad[3] = np.nan
+    for other, said in (
+        (described(cloud().vectors, model="other"), "model other"),
+        (cloud(dim=5), "5"),
+        (described(bad), "of 3 is not"),
+        (whitening(cloud()), "whitened already"),
+    ):
+        with pytest.raises(InvalidInputError, match=said):
+            whitening(other)
+    assert len(whitening(described(np.zeros((0, 8))))) == 0
+
+
+def test_a_whitening_comes_back(tmp_path, refuses_every_cut, never_wrong):
+    whitening = fit_whitening(cloud(), dim=3, power=0.5)
+    path = whitening.save(tmp_path / "w.npz")
+    found = Whitening.load(path)
+    assert found.digest == whitening.digest
+    assert dict(found.history) == dict(whitening.history)
+    np.testing.assert_array_equal(found(cloud()).vectors, whitening(cloud()).vectors)
+    np.testing.assert_array_equal(found.eigenvalues, whitening.eigenvalues)
+    assert found.save(tmp_path / "again.npz").read_bytes() == path.read_bytes()
+    refuses_every_cut(path, lambda: Whitening.load(path))
+    never_wrong(path, lambda: Whitening.load(path), lambda one: one.digest == whitening.digest)
+    with pytest.raises(OutputExistsError):
+        whitening.save(path)
+    header, stored = load_arrays(path, kind="covis-whitening", version=1, names=())
+    for new_header, new in (
+        (header | {"version": 2}, stored), (header | {"format": "x"}, stored), (header | {"history": {}}, stored),
+        (header | {"history": None}, stored), (header, stored | {"mean": stored["mean"][:-1]}),
+    ):  # fmt: skip
+        save_arrays(path, new_header, new)
+        with pytest.raises(DamagedFileError, match=r"w\.npz"):
+            Whitening.load(path)
+    with pytest.raises(MissingFileError):
+        Whitening.load(tmp_path / "none.npz")
+
+
+def test_digests_differ_with_what_it_does():
+    digests = {fit_whitening(cloud(seed=seed), dim=dim, power=power).digest for seed in (0, 1) for dim in (3, 4) for power in (0.5, 1.0)}
+    assert len(digests) == 8
