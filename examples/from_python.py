@@ -15,7 +15,7 @@ from covis.models.place import PlaceModel
 
 def main(folder: str) -> None:
     scene = next(scene for scene in covis.read("7scenes", folder) if scene.name.startswith("test"))
-    labels = covis.label_by_surface(scene.queries, scene.database, reach=30.0, step=4)
+    labels = covis.label_by_surface(scene.queries, scene.database, reach=30.0, relative_tolerance=0.05, step=2)
     print(labels.summary())
 
     model = PlaceModel(ModelSettings(backbone="resnet18", height=48, width=64), seed=0)  # random weights; covis.load(...) for trained ones

@@ -3,12 +3,14 @@
 import os
 import resource
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from covis.config import Recipe, load_recipe
 from covis.datasets.seven_scenes import write_frame, write_splits
 from covis.errors import CovisError, DamagedFileError
 
@@ -99,3 +101,38 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest streets, in the 7-Scenes layout."""
+    from covis.world import write_streets
+
+    folder = tmp_path_factory.mktemp("streets")
+    write_streets(folder, preset="tiny", seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> Recipe:
+    """A chain of seconds: it learns next to nothing, and goes through every step."""
+    recipe = load_recipe("street")
+    return replace(
+        recipe,
+        name="tiny",
+        label=replace(recipe.label, options={"reach": 30.0, "relative_tolerance": 0.05, "step": 2}),
+        model=replace(recipe.model, height=24, width=32),
+        train=replace(recipe.train, steps=12, batch=8, checkpoint_every=4),
+        whiten=replace(recipe.whiten, dim=8),
+        evaluate=replace(recipe.evaluate, samples=50, k=16, protocols=("graded/0.5", "7scenes/gcl")),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_world: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That chain, run once."""
+    from covis.chain import run
+
+    out = tmp_path_factory.mktemp("run") / "out"
+    run(tiny_recipe, tiny_world, out=out)
+    return out

@@ -85,4 +85,4 @@ def expose(colour: Floats, condition: Condition, rng: np.random.Generator) -> np
     """What the sensor makes of (height, width, 3) light: exposure, noise, 8 bits."""
     gain = np.float32(np.exp(rng.normal(0, condition.exposure)))
     noise = rng.standard_normal(colour.shape, dtype=np.float32) * np.float32(condition.noise)
-    return np.rint(np.clip(colour * gain + noise, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(colour * gain + noise, 0, 1) * 255), np.uint8)

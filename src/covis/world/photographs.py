@@ -81,14 +81,16 @@ def write_streets(
 
 
 def _hold(out: Path, settings: StreetSettings, seed: int) -> None:
-    header = {"format": FORMAT, "version": VERSION, "seed": seed, "settings": {**asdict(settings), "conditions": list(settings.conditions)}}
+    """Keep what the streets are made of beside them, or hold this call against what is kept."""
+    wanted = {**asdict(settings), "conditions": list(settings.conditions), "seed": seed}
     path = out / "world.json"
     if not path.exists():
-        write_json(path, header)
-    elif (stored := read_json(path, kind=FORMAT, version=VERSION)) != header:
-        changed = [key for key in header["settings"] if stored["settings"].get(key) != header["settings"][key]]  # type: ignore[index]
-        different = ", ".join(changed + (["seed"] if stored["seed"] != seed else []))
-        raise SettingsDifferError(f"{out} holds streets of other settings ({different}). Choose another folder, or remove it.")
+        write_json(path, {"format": FORMAT, "version": VERSION, "settings": wanted})
+        return
+    stored = read_json(path, kind=FORMAT, version=VERSION)["settings"]
+    different = [f"{key}: {stored.get(key)} there, {wanted[key]} asked for" for key in wanted if stored.get(key) != wanted[key]]
+    if different:
+        raise SettingsDifferError(f"{out} holds other streets ({'; '.join(different)}). Choose another folder, or remove it.")
 
 
 def _name(settings: StreetSettings, index: int) -> str:
