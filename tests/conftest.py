@@ -124,7 +124,7 @@ def tiny_recipe() -> Recipe:
         model=replace(recipe.model, height=24, width=32),
         train=replace(recipe.train, steps=12, batch=8, checkpoint_every=4),
         whiten=replace(recipe.whiten, dim=8),
-        evaluate=replace(recipe.evaluate, samples=50, k=16, protocols=("graded/0.5", "7scenes/gcl")),
+        evaluate=replace(recipe.evaluate, samples=50, k=25, protocols=("graded/0.5", "7scenes/gcl")),
     )
 
 

@@ -147,9 +147,9 @@ def test_arguments_are_not_written_into():
 
 
 def test_thresholds_and_their_ties():
-    labels = labelled([[0.5, 0.49999999999999994, np.float32(0.3) + np.float32(0.2), 0.499, 0.501, 0]])
-    assert labels.positives(0.5).toarray().tolist() == [[True, True, True, False, True, False]]
-    assert labels.positives(0.5, strict=True).toarray().tolist() == [[False, False, False, False, True, False]]
+    labels = labelled([[0.5, 0.49999999999999994, np.float32(0.3) + np.float32(0.2), 0.5000000001, 0.499, 0.501, 0]])
+    assert labels.positives(0.5).toarray().tolist() == [[True, True, True, True, False, True, False]]
+    assert labels.positives(0.5, strict=True).toarray().tolist() == [[False, False, False, False, False, True, False]]
     for wrong in (0, -1, 1.1, np.nan):
         with pytest.raises(InvalidInputError, match="threshold"):
             labels.positives(wrong)

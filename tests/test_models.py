@@ -308,6 +308,7 @@ def test_a_saved_model_comes_back_the_same(model: PlaceModel, tmp_path: Path) ->
     assert not back.training
     assert (back.describe(_photos(2)) == model.describe(_photos(2))).all()
     assert sorted(entry.name for entry in path.iterdir()) == ["model.json", "weights.safetensors"]
+    assert len({entry.stat().st_mode for entry in path.iterdir()}) == 1  # whoever may read the one may read the other
 
 
 def test_a_model_is_not_overwritten_unasked(model: PlaceModel, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ class TrainSettings:
         schedule: "constant", or "cosine" down to zero at the last step.
         batch_norm: "train": batch statistics while training, running ones afterwards; "eval": running statistics
             throughout (for weights whose BatchNorm is folded into the convolutions).
+        mirror: mirror both images of a pair, in one pair of two: the similarity is the same, the place another.
         gradient_clip: largest gradient norm; 0 does not clip.
         checkpoint_every: steps between two checkpoints that a killed run resumes from.
         logger: "csv", or "tensorboard" (extra `logs`).
@@ -114,6 +115,7 @@ class TrainSettings:
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "cosine"
     batch_norm: Literal["train", "eval"] = "train"
+    mirror: bool = False
     gradient_clip: float = 0.0
     checkpoint_every: int = 200
     logger: Literal["csv", "tensorboard"] = "csv"

@@ -117,6 +117,8 @@ def _precision(
             raise InvalidInputError(
                 f"The descriptors must be those of the labelled images, in their order; {queries} and {database} are not those of {label}."
             )
+        if queries.model != database.model:
+            raise InvalidInputError(f"The descriptors of queries and database must come from one model; got {queries} and {database}.")
     pooled = PooledPrecision(descriptors, positives, excluded=[label.excluded for label in labelled], distances=rule.distances)
     low, high = bootstrap(pooled.by_unit(units.unit), units, samples=samples, seed=seed, level=LEVEL)
     return Metric(pooled.value(), low, high, len(units.unit))

@@ -110,10 +110,12 @@ class Protocol:
 
 
 def _graded(text: str) -> Protocol:
+    """Correct from graded similarity T on; queries with a positive are counted."""
     return Protocol(f"graded/{text}", float(text))
 
 
 def _seven_scenes(_: str) -> Protocol:
+    """GCL's evaluation of 7-Scenes: correct above 0.5, all queries are counted, distances in float16."""
     source = "GCL's evaluation of 7-Scenes and TB-Places (eval_recallatk.py, eval_AP.py of its 2021 revision), one scene a model"
     return Protocol("7scenes/gcl", 0.5, strict=True, denominator="all", distances="float16", source=source)
 

@@ -133,7 +133,7 @@ class _Siamese(pl.LightningModule):
     def training_step(self, batch: _Batch, _index: int) -> torch.Tensor:
         pixels, pairs, self.sampler_state = batch
         _seed_step(self.settings.seed, self.global_step)
-        queries, database = self.model(pixels).chunk(2)
+        queries, database = self.model(_mirrored(pixels) if self.settings.mirror else pixels).chunk(2)
         similarity, weight = (torch.from_numpy(values).to(queries) for values in (pairs.similarity, pairs.weight))
         losses: torch.Tensor = self.loss(queries, database, similarity)
         self.losses = losses.detach()
@@ -167,6 +167,12 @@ class _Siamese(pl.LightningModule):
             "Lower the learning rate, clip the gradient (gradient_clip = 1), or, where BatchNorm is folded into the weights, "
             'set batch_norm = "eval".'
         )
+
+
+def _mirrored(pixels: torch.Tensor) -> torch.Tensor:
+    """Mirror both sides of one pair in two: how much two views share does not change, and there are twice as many places."""
+    chosen = (torch.rand(len(pixels) // 2) < 0.5).repeat(2).to(pixels.device)
+    return torch.where(chosen[:, None, None, None], pixels.flip(3), pixels)
 
 
 def _rate(settings: TrainSettings, step: int) -> float:

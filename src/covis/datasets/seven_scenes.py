@@ -33,7 +33,7 @@ _FRAME = re.compile(r"frame-(\d+)\.(color|depth|pose)\.(png|jpg|jpeg|txt)")
 
 
 def read_7scenes(root: str | Path, *, split: str = "test", intrinsics: Sequence[float] | None = None) -> list[Scene]:
-    """Read one scene's folder, or a folder of such.
+    """Read RGB-D frames with poses in the 7-Scenes layout: one scene's folder, or a folder of such.
 
     Args:
         root: a folder that holds `TrainSplit.txt`, or whose subfolders do.
@@ -52,7 +52,7 @@ def read_7scenes(root: str | Path, *, split: str = "test", intrinsics: Sequence[
     """
     if split not in ("train", "test"):
         raise InvalidInputError(f"The split of a 7-Scenes folder must be 'train' or 'test'; got {split!r}.")
-    root = Path(root)
+    root = Path(root).absolute()
     if not root.is_dir():
         raise MissingFileError(f"{root} must be a folder in the 7-Scenes layout; there is no such folder.")
     folders = [root] if _is_scene(root) else sorted(path for path in root.iterdir() if path.is_dir() and _is_scene(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from covis.config import ModelSettings, from_table, to_table
 from covis.errors import DamagedFileError, InvalidInputError, UnknownNameError
@@ -34,7 +34,9 @@ def save(model: PlaceModel, path: str | Path, *, overwrite: bool = False) -> Pat
     }
     with atomic_path(path) as folder:
         folder.mkdir()
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / "weights.safetensors")
+        # Not safetensors' own save_file, which leaves a file that nobody else may read.
+        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        (folder / "weights.safetensors").write_bytes(to_bytes(state))
         write_json(folder / "model.json", header)
     return path
 

@@ -52,7 +52,7 @@ def retrieval_sheet(
     """
     chosen = _spread(labels, protocol, rows)
     if not chosen:
-        raise InvalidInputError("A retrieval sheet needs a query that is counted under the protocol; there is none.")
+        raise InvalidInputError("A retrieval sheet needs a query; the scenes have none.")
     first = read_image(scenes[chosen[0][0]].queries.path(chosen[0][1]))
     size = (width, round(width * first.shape[0] / first.shape[1]))
     cell = (size[0] + 2 * EDGE + GAP, size[1] + 2 * EDGE + CAPTION + GAP)
@@ -75,14 +75,12 @@ def retrieval_sheet(
 
 
 def _spread(labels: Sequence[Labels], protocol: Protocol, rows: int) -> list[tuple[int, int]]:
-    """(scene, query) pairs, evenly over all counted queries."""
-    counted: list[tuple[int, int]] = []
-    for number, label in enumerate(labels):
-        has = np.diff(label.positives(protocol.threshold, strict=protocol.strict).indptr) > 0
-        counted += [(number, int(query)) for query in np.flatnonzero(has | (protocol.denominator == "all"))]
-    return (
-        [counted[int(place)] for place in np.unique(np.linspace(0, len(counted) - 1, min(rows, len(counted))).round())] if counted else []
-    )
+    """(scene, query) pairs, evenly over all counted queries; over all queries where none is counted."""
+    every = [(number, query) for number, label in enumerate(labels) for query in range(len(label.query_names))]
+    has = [np.diff(label.positives(protocol.threshold, strict=protocol.strict).indptr) > 0 for label in labels]
+    counted = every if protocol.denominator == "all" else [(number, query) for number, query in every if has[number][query]]
+    chosen = counted or every
+    return [chosen[int(place)] for place in np.unique(np.linspace(0, len(chosen) - 1, min(rows, len(chosen))).round())] if chosen else []
 
 
 def _heading(draw: ImageDraw.ImageDraw, protocol: Protocol, cell: int) -> None:
