@@ -66,18 +66,19 @@ class Hits:
     directions: tuple[Floats, Floats, Floats]
 
 
-def cast(shapes: Shapes, camera: Camera) -> Hits:
+def cast(shapes: Shapes, camera: Camera, *, smallest: int = 8) -> Hits:
     """Find the nearest shape along every ray.
 
-    Each shape is tested inside the window of pixels that its corners span, near shapes first, so that a shape
-    wholly behind what was found already costs one comparison.
+    Each shape is tested inside the window of rays that its corners span, near shapes first, so that a shape wholly
+    behind what was found already costs one comparison. A shape whose window holds fewer than `smallest` rays is left
+    out: it would be a speck.
     """
     directions = camera.directions()
     depth = np.full(camera.size, np.inf, np.float32)
     found = np.full(camera.size, -1, np.int32)
     with np.errstate(divide="ignore", invalid="ignore"):  # a ray along a plane meets it at infinity: no hit
         inverse = tuple(1 / d for d in directions)
-        for row, nearest, window in _visible(shapes, camera):
+        for row, nearest, window in _visible(shapes, camera, smallest):
             best = depth[window]
             if nearest >= best.max():
                 continue
@@ -114,24 +115,26 @@ def _meet_ellipsoid(rays: tuple[Floats, ...], offset: Floats, half: Floats) -> t
     return (along - np.sqrt(np.maximum(root, 0))) / square, root >= 0
 
 
-def _visible(shapes: Shapes, camera: Camera) -> list[tuple[int, float, tuple[slice, slice]]]:
-    """Row, least depth and pixel window of every shape that may be seen, the nearest first."""
-    least, low, high = _spans(shapes, camera)
-    gap = (camera.origin.astype(np.float32) - shapes.centre) * shapes.side[:, None]
-    flat = shapes.axis != ELLIPSOID
-    facing = ~flat | (np.take_along_axis(gap, np.minimum(shapes.axis, 2)[:, None], 1)[:, 0] > 0)
-    rows = np.flatnonzero(facing & (high > low).all(1))
-    rows = rows[np.argsort(least[rows], kind="stable")]
-    corners = np.hstack([low[rows], high[rows]]).tolist()
+def _visible(shapes: Shapes, camera: Camera, smallest: int) -> list[tuple[int, float, tuple[slice, slice]]]:
+    """Row, least depth and window of every shape that may be seen and is not smaller than that, the nearest first."""
+    away = shapes.centre - camera.origin.astype(np.float32)
+    ahead = away @ camera.rotation[:, 2].astype(np.float32) + np.sqrt((shapes.half**2).sum(1)) > NEAR
+    gap = -away * shapes.side[:, None]
+    facing = (shapes.axis == ELLIPSOID) | (np.take_along_axis(gap, np.minimum(shapes.axis, 2)[:, None], 1)[:, 0] > 0)
+    rows = np.flatnonzero(ahead & facing)
+    least, low, high = _spans(away[rows], shapes.half[rows], camera)
+    kept = np.flatnonzero(np.maximum(high - low, 0).prod(1) >= max(smallest, 1))
+    kept = kept[np.argsort(least[kept], kind="stable")]
+    corners = np.hstack([low[kept], high[kept]]).tolist()
     return [
         (row, near, (slice(top, bottom), slice(left, right)))
-        for row, near, (left, top, right, bottom) in zip(rows.tolist(), least[rows].tolist(), corners, strict=True)
+        for row, near, (left, top, right, bottom) in zip(rows[kept].tolist(), least[kept].tolist(), corners, strict=True)
     ]
 
 
-def _spans(shapes: Shapes, camera: Camera) -> tuple[Floats, Integers, Integers]:
-    """Least depth (n,) and the pixels [low, high) (n, 2) that the part of each shape's box before the camera spans."""
-    corners = shapes.centre[:, None] + shapes.half[:, None] * _CORNERS - camera.origin.astype(np.float32)
+def _spans(centre: Floats, half: Floats, camera: Camera) -> tuple[Floats, Integers, Integers]:
+    """Least depth (n,) and the pixels [low, high) (n, 2) that the part of each box before the camera spans."""
+    corners = centre[:, None] + half[:, None] * _CORNERS
     turn = camera.rotation.astype(np.float32)
     seen = np.stack([(corners * turn[:, k]).sum(-1) for k in range(3)], -1)  # (n, 8, 3) right, down, forward
     start, stop = seen[:, _EDGES[:, 0]], seen[:, _EDGES[:, 1]]
@@ -144,8 +147,8 @@ def _spans(shapes: Shapes, camera: Camera) -> tuple[Floats, Integers, Integers]:
         pixels = points[..., :2] / np.maximum(points[..., 2:], NEAR) * np.array(camera.focal, np.float32)
     pixels += np.array(camera.principal, np.float32)
     limit = np.array(camera.size[::-1], np.float32)
-    low = np.where(before[..., None], pixels, np.inf).min(1)
-    high = np.where(before[..., None], pixels, -np.inf).max(1)
+    low = np.where(before[..., None], pixels, np.inf).min(1, initial=np.inf)
+    high = np.where(before[..., None], pixels, -np.inf).max(1, initial=-np.inf)
     first = np.clip(np.floor(low), 0, limit).astype(np.int32)
     last = np.clip(np.ceil(high) + 1, 0, limit).astype(np.int32)
-    return np.maximum(seen[..., 2].min(1), NEAR), first, last
+    return np.maximum(seen[..., 2].min(1, initial=np.inf), NEAR), first, last

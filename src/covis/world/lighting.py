@@ -44,8 +44,8 @@ CONDITIONS: Mapping[str, Condition] = {
         haze=160, lit=0.0, noise=0.008, exposure=0.04,
     ),
     "dusk": Condition(
-        sun=(0.0, 0.0, 0.0), ambient=(0.40, 0.39, 0.50), zenith=(0.14, 0.18, 0.38), horizon=(0.80, 0.52, 0.42),
-        haze=120, lit=0.35, noise=0.035, exposure=0.15,
+        sun=(0.0, 0.0, 0.0), ambient=(0.46, 0.44, 0.52), zenith=(0.14, 0.18, 0.38), horizon=(0.80, 0.52, 0.42),
+        haze=120, lit=0.25, noise=0.02, exposure=0.1,
     ),
 }  # fmt: skip
 

@@ -41,7 +41,7 @@ def see_colour(
         drift: metres by which the clouds have moved.
     """
     finer = camera.finer(SAMPLES)
-    hits = cast(shapes, finer)
+    hits = cast(shapes, finer, smallest=8 * SAMPLES**2)
     flat = _Samples(shapes, finer, hits)
     light = np.empty((hits.shape.size, 3), np.float32)
     missed = np.flatnonzero(flat.shape < 0)

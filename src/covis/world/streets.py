@@ -57,10 +57,10 @@ class StreetSettings:
     covis.errors.InvalidInputError: fov must be from 10 to 150 (degrees); got 200. Change it in StreetSettings.
     """
 
-    train: int = 4
+    train: int = 8
     test: int = 2
-    database: int = 150
-    queries: int = 100
+    database: int = 120
+    queries: int = 80
     spacing: float = 1.0
     height: int = 96
     width: int = 128
