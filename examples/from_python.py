@@ -1,7 +1,7 @@
 """The chain by hand, in Python: read, label, describe, whiten, search, score.
 
-    covis world streets --preset tiny
-    python examples/from_python.py streets
+covis world streets --preset tiny
+python examples/from_python.py streets
 """
 
 from __future__ import annotations

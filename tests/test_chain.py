@@ -28,7 +28,15 @@ from covis.labels import label_by_surface
 from covis.models.checkpoints import load
 from covis.scores import Scores
 
-RESULTS = ("whitening.npz", "labels/*/*.npz", "rankings/*/*.npz", "scores/*/*.json", "table.txt", "train/model/*", "descriptors/*/*/*/vectors.npy")
+RESULTS = (
+    "whitening.npz",
+    "labels/*/*.npz",
+    "rankings/*/*.npz",
+    "scores/*/*.json",
+    "table.txt",
+    "train/model/*",
+    "descriptors/*/*/*/vectors.npy",
+)
 
 
 def results(out: Path) -> dict[str, str]:
@@ -156,7 +164,8 @@ def test_train_with_given_labels(tiny_world: Path, tiny_recipe: Recipe, tmp_path
 
 def start(recipe: Path, data: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "covis", "run", str(recipe), "--data", str(data), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    with Path(f"{out}.log").open("wb") as said:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> bool:
@@ -172,9 +181,7 @@ def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> 
 
 
 def finished(recipe: Path, data: Path, out: Path) -> dict[str, str]:
-    process = start(recipe, data, out)
-    _, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said.decode()
+    assert start(recipe, data, out).wait(timeout=240) == 0, Path(f"{out}.log").read_text()
     return results(out)
 
 
@@ -195,7 +202,19 @@ def test_killed_while_training_ends_the_same(undisturbed: tuple[Path, dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["scenes/train", "labels/train", "labels/test", "untrained", "descriptors/tiny", "descriptors/trained", "whitening.npz", "scores/whitened"])
+@pytest.mark.parametrize(
+    "when",
+    [
+        "scenes/train",
+        "labels/train",
+        "labels/test",
+        "untrained",
+        "descriptors/tiny",
+        "descriptors/trained",
+        "whitening.npz",
+        "scores/whitened",
+    ],
+)
 def test_killed_anywhere_ends_the_same(undisturbed: tuple[Path, dict[str, str]], tiny_world: Path, tmp_path: Path, when: str) -> None:
     recipe, expected = undisturbed
     out = tmp_path / "run"
@@ -217,7 +236,9 @@ def broken(data: Path, what: str) -> str:
         depth.unlink()
         return "frame-000003"
     if what == "no rigid motion":
-        pose.write_text(pose.read_text().replace("0.0000000000000000e+00\t0.0000000000000000e+00\t0.0000000000000000e+00\t1.0", "0\t0\t1\t1.0"))
+        pose.write_text(
+            pose.read_text().replace("0.0000000000000000e+00\t0.0000000000000000e+00\t0.0000000000000000e+00\t1.0", "0\t0\t1\t1.0")
+        )
         return "frame-000003"
     if what == "NaN":
         words = pose.read_text().split()
@@ -237,7 +258,9 @@ def broken(data: Path, what: str) -> str:
     return "frame-000003"
 
 
-@pytest.mark.parametrize("what", ["missing image", "missing depth", "no rigid motion", "NaN", "truncated image", "truncated depth", "no image", "duplicate"])
+@pytest.mark.parametrize(
+    "what", ["missing image", "missing depth", "no rigid motion", "NaN", "truncated image", "truncated depth", "no image", "duplicate"]
+)
 def test_bad_input_is_one_error_of_ours(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path, what: str) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
     shutil.copytree(tiny_world, data)
@@ -248,9 +271,20 @@ def test_bad_input_is_one_error_of_ours(tiny_world: Path, tiny_recipe: Recipe, t
     assert not list(out.rglob("*.partial")), "nothing half-written"
 
 
-@pytest.mark.parametrize("file", ["labels/train/train-00.npz", "untrained/weights.safetensors", "train/model/model.json", "whitening.npz", "rankings/trained/test-00.npz"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "labels/train/train-00.npz",
+        "untrained/weights.safetensors",
+        "train/model/model.json",
+        "whitening.npz",
+        "rankings/trained/test-00.npz",
+    ],
+)
 @pytest.mark.parametrize("how", ["truncated", "foreign"])
-def test_a_damaged_file_of_the_run_is_named(tiny_run: Path, tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path, file: str, how: str) -> None:
+def test_a_damaged_file_of_the_run_is_named(
+    tiny_run: Path, tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path, file: str, how: str
+) -> None:
     out = tmp_path / "run"
     shutil.copytree(tiny_run, out)
     content = (out / file).read_bytes()

@@ -112,7 +112,7 @@ def test_damaged_indexes_are_refused(tmp_path, refuses_every_cut):
     with pytest.raises(MissingFileError, match="shard-0002"):
         load_index(path)
     (path / "index.json").write_text(json.dumps(header | {"kind": "exactt"}))
-    with pytest.raises(UnknownNameError, match="'exact'"):
+    with pytest.raises(DamagedFileError, match=r"knows \(exact\)"):
         load_index(path)
     with pytest.raises(MissingFileError):
         load_index(tmp_path / "none")

@@ -11,7 +11,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def pip(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -23,7 +25,9 @@ def test_the_wheel_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(site)}
 
     def run(*arguments: str) -> str:
-        done = subprocess.run([sys.executable, "-P", *arguments], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+        done = subprocess.run(
+            [sys.executable, "-P", *arguments], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -66,8 +66,10 @@ def test_excluded_pairs_take_no_place(tmp_path, parts):
 def test_a_sheet_needs_queries_and_files(tmp_path, parts):
     scene, found, labels = parts
     empty = Labels(sparse.csr_array((3, 3)), labels.query_names, labels.database_names, rule="x")
-    with pytest.raises(InvalidInputError, match="counted under the protocol"):
-        drawn(tmp_path / "sheet.png", (scene, found, empty))
+    sheet = drawn(tmp_path / "all.png", (scene, found, empty))
+    assert frames(sheet, RIGHT) == 0, "where no query is counted, all are drawn, and nothing is right"
+    with pytest.raises(InvalidInputError, match="needs a query"):
+        retrieval_sheet([], [], [], protocol=protocol("graded/0.5"), out=tmp_path / "none.png")
     scene.database.path(0).unlink()
     with pytest.raises(MissingFileError, match="frame-000000"):
         drawn(tmp_path / "sheet.png", parts)

@@ -128,7 +128,12 @@ def test_streets_share_no_house() -> None:
     houses = []
     for index in range(3):
         facades = build_street(SMALL, index, seed=7).plan.facades
-        houses.append({(*wall, width, height) for wall, width, height in zip(facades["wall"].tolist(), facades["width"], facades["height"], strict=True)})
+        houses.append(
+            {
+                (*wall, width, height)
+                for wall, width, height in zip(facades["wall"].tolist(), facades["width"], facades["height"], strict=True)
+            }
+        )
     assert all(len(one) > 3 for one in houses)
     assert not houses[0] & houses[1]
     assert not (houses[0] | houses[1]) & houses[2]

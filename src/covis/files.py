@@ -230,9 +230,16 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """A short hash (16 hex digits of SHA-256) of a file's bytes."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    """A short hash (16 hex digits of SHA-256) of a file's bytes.
+
+    Raises:
+        MissingFileError: there is no such file, or it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise MissingFileError(f"{path} must be a file that can be read; {error.strerror or error}.") from None
 
 
 def _swap(temporary: Path, path: Path) -> None:
