@@ -31,7 +31,7 @@ format: $(READY)
 	$(BIN)/ruff format src tests benchmarks examples
 
 bench: $(READY)  ## speed, as ratios; DATA=/path/to/redkitchen
-	$(BIN)/python benchmarks/surface_labels.py --data $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/surface_labels.py --data $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache

@@ -127,7 +127,7 @@ def test_no_evaluated_query_enters_training_or_whitening(tiny_run: Path, tiny_wo
     run(tiny_recipe, data, out=out)
     clean, noisy = results(tiny_run), results(out)
     for name in clean:
-        if name.startswith("train/model") or name == "whitening.npz" or name.startswith("labels/train"):
+        if name.startswith(("train/model", "whitening.npz", "labels/train")):
             assert noisy[name] == clean[name], name
     changed = [name for name in clean if "queries" in name and noisy[name] != clean[name]]
     assert len(changed) >= 3, "the queries' descriptors must differ, or this test shows nothing"

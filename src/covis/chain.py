@@ -297,7 +297,8 @@ class _Chain:
         scenes = [scene for scene in read(settings.layout, self.data, split=split, **settings.options) if fnmatchcase(scene.name, pattern)]
         if not scenes:
             raise InvalidInputError(
-                f"{self.data} must hold a scene with a {split} split whose name fits {pattern!r}; it holds none. Look at the recipe's [data]."
+                f"{self.data} must hold a scene with a {split} split whose name fits {pattern!r}; it holds none. "
+                "Look at the recipe's [data]."
             )
         folders = [self.out / "scenes" / split / scene.name for scene in scenes]
 
