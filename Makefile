@@ -30,7 +30,8 @@ format: $(READY)
 	$(BIN)/ruff check --fix src tests benchmarks examples
 	$(BIN)/ruff format src tests benchmarks examples
 
-bench: $(READY)  ## speed, as ratios; DATA=/path/to/redkitchen
+bench: $(READY)  ## speed; DATA=/path/to/redkitchen
+	$(BIN)/python benchmarks/startup.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/surface_labels.py --data $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
 
 clean:

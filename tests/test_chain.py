@@ -19,7 +19,7 @@ from PIL import Image
 
 from covis import chain
 from covis.chain import check_no_leak, run, train
-from covis.config import Recipe, load_recipe, recipe_names, to_toml
+from covis.config import Recipe, expected_numbers, load_recipe, recipe_names, to_toml
 from covis.datasets import read
 from covis.descriptors import Descriptors
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, LeakError, MissingFileError, SettingsDifferError
@@ -306,6 +306,9 @@ def test_a_shipped_recipe_reads_and_says_what_it_is(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.description
+    numbers = expected_numbers(name)
+    assert numbers["protocol"] == recipe.evaluate.protocols[0]
+    assert set(numbers) == {"protocol", *chain.ARMS}
 
 
 @pytest.mark.slow
@@ -317,6 +320,9 @@ def test_the_kitchen(covis_data: Path, tmp_path: Path) -> None:
     assert trained.protocol.name == "7scenes/gcl"
     assert trained.metrics["recall@1"].n == 125
     assert trained.metrics["AP"].value > before.metrics["AP"].value
+    for arm, one in result.scores.items():
+        value, low, high = expected_numbers("gcl-7scenes")[arm]["AP"]
+        assert low <= one.metrics["AP"].value <= high, f"{arm}: {one.metrics['AP']}, recorded {value}"
     assert trained.interval["unit"] == "blocks of 10 consecutive frames"
 
 

@@ -274,7 +274,7 @@ def ls(
     ],
 ) -> None:
     """What can be named: recipes, protocols, layouts, rules and so on."""
-    from covis.config import load_recipe, recipe_names
+    from covis.config import expected_numbers, load_recipe, recipe_names
     from covis.lookup import resolve
 
     tables: dict[str, tuple[str, str]] = {
@@ -293,6 +293,9 @@ def ls(
     if what == "recipes":
         for recipe in recipe_names():
             typer.echo(f"{recipe:<16} {load_recipe(recipe).description}")
+            if numbers := expected_numbers(recipe):
+                before, after = (numbers[arm]["recall@1"][0] for arm in ("untrained", "trained"))
+                typer.echo(f"{'':<16} measured: recall@1 {before} before training, {after} trained ({numbers['protocol']})")
         return
     import importlib
 

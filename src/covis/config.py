@@ -164,6 +164,16 @@ def recipe_names() -> list[str]:
     )
 
 
+def expected_numbers(name: str) -> dict[str, Any]:
+    """What a shipped recipe gave when it was measured: `protocol`, and for each arm metric -> [value, low, high]; empty if it was not.
+
+    >>> expected_numbers("street")["protocol"]
+    'graded/0.5'
+    """
+    file = resources.files("covis") / "recipes" / f"{name}.expected.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """A shipped recipe by its name, or a TOML file by its path.
 
