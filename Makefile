@@ -15,10 +15,10 @@ demo: $(READY)  ## a street is built, labelled, learned, whitened and scored: a 
 	$(BIN)/covis demo --out demo
 
 test: check  ## lint, types, import rules, tests, and the wheel installed and run
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu"
 
 test-all: check  ## the tests that take longer too
-	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check src tests benchmarks examples
