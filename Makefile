@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.covis-ready
 JOBS ?= auto
 
-.PHONY: demo test test-all check format bench wheel clean
+.PHONY: demo test test-all check format bench clean
 
 demo: $(READY)  ## a street is built, labelled, learned, whitened and scored: a table and a picture, in demo/
 	$(BIN)/covis demo --out demo

@@ -222,6 +222,70 @@ def test_killed_anywhere_ends_the_same(undisturbed: tuple[Path, dict[str, str]],
     assert finished(recipe, tiny_world, out) == expected
 
 
+def test_other_photographs_after_a_kill_are_not_resumed(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """A checkpoint that learnt from other images is refused, and with `overwrite` removed."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_world, data)
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(to_toml(replace(tiny_recipe, train=replace(tiny_recipe.train, steps=400))))
+    assert kill_when(start(recipe, data, out), (out / "train" / "last.ckpt").exists)
+    image = read("7scenes", data, split="train")[1].database.path(0)
+    assert "train-" in str(image)
+    Image.new("RGB", (64, 48), (200, 10, 10)).save(image)
+    with pytest.raises(SettingsDifferError, match="the data, or an earlier step, is another"):
+        run(tiny_recipe, data, out=out)
+    run(tiny_recipe, data, out=out, overwrite=True)
+    run(tiny_recipe, data, out=tmp_path / "anew")
+    assert results(out) == results(tmp_path / "anew")
+
+
+def test_an_interrupt_is_said_and_resumed(undisturbed: tuple[Path, dict[str, str]], tiny_world: Path, tmp_path: Path) -> None:
+    recipe, expected = undisturbed
+    process = start(recipe, tiny_world, tmp_path / "run")
+    while process.poll() is None and not (tmp_path / "run" / "train" / "last.ckpt").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    assert "covis: interrupted." in (tmp_path / "run.log").read_text()
+    assert finished(recipe, tiny_world, tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("evaluate", {"protocols": ("graded/x",)}, "graded/0.5"),
+        ("evaluate", {"protocols": ()}, "must name a protocol"),
+        ("evaluate", {"k": 3}, "k >= 25"),
+        ("evaluate", {"seed": -1}, "seed"),
+        ("whiten", {"dim": -1}, "dim must be >= 0"),
+        ("data", {"test": ""}, "scenes that are asked"),
+        ("label", {"options": {"reech": 3}}, "reech"),
+        ("data", {"options": {"focal": 3}}, "focal"),
+        ("data", {"layout": "os:system"}, "does not take"),
+    ],
+)
+def test_what_a_recipe_asks_is_checked_before_training(
+    tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path, section: str, change: dict[str, object], message: str
+) -> None:
+    recipe = replace(tiny_recipe, **{section: replace(getattr(tiny_recipe, section), **change)})
+    with pytest.raises(CovisError, match=message):
+        run(recipe, tiny_world, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "train").exists()
+
+
+def test_the_stored_recipe_is_that_of_the_results(tiny_run: Path, tiny_world: Path, tiny_recipe: Recipe) -> None:
+    before = (tiny_run / "recipe.toml").read_text()
+    with pytest.raises(SettingsDifferError):
+        run(replace(tiny_recipe, name="other", whiten=replace(tiny_recipe.whiten, dim=4)), tiny_world, out=tiny_run)
+    assert (tiny_run / "recipe.toml").read_text() == before
+
+
+def test_a_file_as_out_is_refused(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CovisError, match="must be a folder"):
+        run(tiny_recipe, tiny_world, out=tmp_path / "file")
+
+
 # -- bad input ----------------------------------------------------------------------------------------------------
 
 

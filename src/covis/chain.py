@@ -22,14 +22,14 @@ from pathlib import Path
 from covis.config import Recipe, load_recipe, to_table, to_toml
 from covis.datasets import read
 from covis.descriptors import Descriptors
-from covis.errors import InvalidInputError, LeakError
+from covis.errors import InvalidInputError, LeakError, OutputExistsError
 from covis.evaluation import evaluate
 from covis.extraction import extract, tiny_images
 from covis.files import digest, file_digest, write_text
 from covis.images import Images, Scene
 from covis.indexes import index
 from covis.labels import LABEL_RULES, Labels
-from covis.lookup import resolve
+from covis.lookup import resolve, with_options
 from covis.models.checkpoints import load, save
 from covis.models.place import PlaceModel
 from covis.protocols import protocol
@@ -95,9 +95,12 @@ def run(
         CovisError: whatever a step finds wrong, with the file it found it in.
     """
     chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), weights=weights, labels=None, overwrite=overwrite, say=say)
+    check_evaluation(chain.recipe)
     chain.train()
     scores = {arm: chain.score(arm) for arm in ARMS}
-    return RunResult(Path(out), scores, chain.table(scores), chain.picture())
+    result = RunResult(Path(out), scores, chain.table(scores), chain.picture())
+    write_text(Path(out) / "recipe.toml", to_toml(chain.recipe))
+    return result
 
 
 def train(
@@ -128,7 +131,32 @@ def train(
         CovisError: as in `run`.
     """
     chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), weights=weights, labels=labels, overwrite=overwrite, say=say)
-    return chain.train()
+    model = chain.train()
+    write_text(Path(out) / "recipe.toml", to_toml(chain.recipe))
+    return model
+
+
+def check_evaluation(recipe: Recipe) -> None:
+    """Look at what a recipe says of whitening and evaluation, before an hour of training shows that it cannot be done.
+
+    Raises:
+        UnknownNameError: a protocol has no such name.
+        InvalidInputError: a value is out of its range, or nothing is asked.
+    """
+    settings, whiten = recipe.evaluate, recipe.whiten
+    rules = [protocol(name) for name in settings.protocols]
+    if not rules or not recipe.data.test:
+        raise InvalidInputError(
+            f"The recipe {recipe.name!r} must name a protocol in [evaluate] and the scenes that are asked in [data] test."
+        )
+    if whiten.dim < 0 or not 0 <= whiten.power <= 1:
+        raise InvalidInputError(f"[whiten] dim must be >= 0 (0: all) and power in [0, 1]; got {whiten.dim} and {whiten.power}.")
+    if settings.samples < 1 or settings.seed < 0 or settings.k < max(k for rule in rules for k in rule.ks):
+        needed = max(k for rule in rules for k in rule.ks)
+        raise InvalidInputError(
+            f"[evaluate] samples must be >= 1, the seed >= 0 and k >= {needed}, the protocols' largest; "
+            f"got {settings.samples}, {settings.seed} and {settings.k}."
+        )
 
 
 def label_files(path: str | Path, scenes: Sequence[Scene]) -> list[Path]:
@@ -178,6 +206,8 @@ class _Chain:
     def __init__(
         self, recipe: Recipe, data: Path, out: Path, *, weights: str | Path | None, labels: str | Path | None, overwrite: bool, say: Say
     ) -> None:
+        if out.exists() and not out.is_dir():
+            raise OutputExistsError(f"A run's --out must be a folder; {out} is a file. Choose another.")
         self.recipe, self.data, self.out, self.weights, self.labels, self.say = recipe, data, out, weights, labels, say
         self.steps = Steps(out, overwrite=overwrite, say=say)
         self.known_scenes: dict[str, list[Scene]] = {}
@@ -222,7 +252,6 @@ class _Chain:
 
         settings = {"train": to_table(self.recipe.train), "after": self.steps.after("read-train", "label-train", "model")}
         self.steps.do("train", settings, make, made=[folder / "model"], owned=[folder])
-        write_text(self.out / "recipe.toml", to_toml(self.recipe))
         return load(folder / "model")
 
     def describe(self, arm: str) -> list[tuple[Descriptors, Descriptors]]:
@@ -298,7 +327,7 @@ class _Chain:
         if not scenes:
             raise InvalidInputError(
                 f"{self.data} must hold a scene with a {split} split whose name fits {pattern!r}; it holds none. "
-                "Look at the recipe's [data]."
+                'Look at the recipe\'s [data] (test = "" where nothing is asked).'
             )
         folders = [self.out / "scenes" / split / scene.name for scene in scenes]
 
@@ -312,7 +341,7 @@ class _Chain:
 
     def _label(self, split: str) -> list[Labels]:
         scenes, settings = self.scenes(split), self.recipe.label
-        rule = resolve(settings.rule, LABEL_RULES, what="label rule")
+        rule = with_options(resolve(settings.rule, LABEL_RULES, what="label rule"), settings.options, what="label rule")
         folder = self.out / "labels" / split
         files = [folder / f"{scene.name}.npz" for scene in scenes]
 

@@ -17,6 +17,9 @@ import typer
 
 from covis.errors import CovisError, CovisWarning, InvalidInputError
 
+INTERRUPTED = 130
+"""The exit code of a process that was interrupted from the keyboard."""
+
 app = typer.Typer(
     add_completion=True,
     no_args_is_help=True,
@@ -30,11 +33,12 @@ Layout = Annotated[str, typer.Option(help="The data's layout (covis ls layouts);
 Split = Annotated[str, typer.Option(help="The data's split: train or test.")]
 Weights = Annotated[Path | None, typer.Option(help="A local file with the backbone's weights.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Again = Annotated[bool, typer.Option("--overwrite", help="Do steps again whose settings differ.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 @app.command()
-def demo(out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Of the streets.")] = 7, overwrite: Overwrite = False) -> None:
+def demo(out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Of the streets.")] = 7, overwrite: Again = False) -> None:
     """A street is built, labelled, learned, whitened and scored, in minutes: a table and a picture."""
     from covis.chain import run as run_chain
     from covis.world import write_streets
@@ -53,7 +57,7 @@ def run_command(
     out: Out,
     weights: Weights = None,
     layout: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
-    overwrite: Overwrite = False,
+    overwrite: Again = False,
     as_json: AsJson = False,
 ) -> None:
     """The whole chain on your own data, resumable: one table and one picture at the end."""
@@ -143,7 +147,7 @@ def train_command(
     labels: Annotated[Path | None, typer.Option(help="Labels of the training scenes, in place of the recipe's rule.")] = None,
     weights: Weights = None,
     layout: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
-    overwrite: Overwrite = False,
+    overwrite: Again = False,
 ) -> None:
     """Train a network on the training split; resumes where it was killed."""
     from covis.chain import train as train_chain
@@ -190,12 +194,15 @@ def whiten(
     from covis.whitening import fit_whitening
 
     scenes = _described(descriptors)
-    check_absent(out / "whitening.npz", overwrite=overwrite)
+    sides = [side for scene in scenes for side in sorted(path for path in scene.iterdir() if (path / "header.json").is_file())]
+    for made in (out / "whitening.npz", *(out / side.relative_to(descriptors) for side in sides)):
+        check_absent(made, overwrite=overwrite)
+    if out.resolve() == descriptors.resolve():
+        raise InvalidInputError(f"Whitened descriptors must go to another folder than those they are made of; got {out} for both.")
     databases = [Descriptors.load(scene / "database") for scene in scenes]
     fitted = fit_whitening(databases, dim=dim, power=power)
-    for scene in scenes:
-        for side in sorted(path for path in scene.iterdir() if (path / "header.json").is_file()):
-            print_paths(fitted(Descriptors.load(side)).save(out / scene.name / side.name, overwrite=overwrite))
+    for side in sides:
+        print_paths(fitted(Descriptors.load(side)).save(out / side.relative_to(descriptors), overwrite=overwrite))
     fitted.save(out / "whitening.npz", overwrite=overwrite)
     say(f"fitted on the {fitted.history['fitted_on']}: {fitted.history['count']} descriptors, {fitted.dim} dimensions, power {power:g}")
     print_paths(out / "whitening.npz")
@@ -312,9 +319,10 @@ def main() -> None:
     except CovisError as error:
         print(f"covis: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("covis: interrupted; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("covis: interrupted. world, extract, train, run and demo go on from here when they are started again.", file=sys.stderr)
+        raise
 
 
 def say(text: str) -> None:

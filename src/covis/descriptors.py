@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, SettingsDifferError
+from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputFailedError, SettingsDifferError
 from covis.files import atomic_path, check_absent, check_header, digest, read_json, write_json
 
 FORMAT, VERSION = "covis-descriptors", 1
@@ -196,10 +196,15 @@ class DescriptorWriter:
 
     def _begun(self) -> np.memmap[Any, Any]:
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        write_json(self.folder / "header.json", self.header)
         shape = (len(self.header["names"]), self.header["dim"])
-        vectors = np.lib.format.open_memmap(self.folder / "vectors.npy", mode="w+", dtype=self.header["dtype"], shape=shape)
+        try:
+            self.folder.mkdir(parents=True)
+            vectors = np.lib.format.open_memmap(self.folder / "vectors.npy", mode="w+", dtype=self.header["dtype"], shape=shape)
+        except OSError as error:
+            raise OutputFailedError(
+                f"{self.path} could not be written: {error.strerror or error}. Free the disk or choose another place."
+            ) from error
+        write_json(self.folder / "header.json", self.header)
         self._progress(0)
         return vectors
 

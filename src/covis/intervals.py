@@ -86,8 +86,8 @@ def bootstrap(
     >>> bootstrap(lambda w: float((w * [0, 1, 1, 1]).sum() / w.sum()), units, samples=2000)
     (0.25, 1.0)
     """
-    if samples < 1 or not 0 < level < 1:
-        raise InvalidInputError(f"samples must be >= 1 and level in (0, 1); got {samples} and {level}.")
+    if samples < 1 or seed < 0 or not 0 < level < 1:
+        raise InvalidInputError(f"samples must be >= 1, the seed >= 0 and level in (0, 1); got {samples}, {seed} and {level}.")
     values = (
         np.array([statistic(weights) for weights in draws(units, samples=samples, seed=seed)]) if units.count > 1 else np.array([np.nan])
     )

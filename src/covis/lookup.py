@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
-from covis.errors import UnknownNameError
+from covis.errors import InvalidInputError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -33,6 +34,24 @@ def resolve(name: str, table: Mapping[str, T], *, what: str) -> T:
             raise UnknownNameError(f"The {what} {name!r} must name an importable module and something in it; {error}.") from error
         return found
     raise UnknownNameError(f"There is no {what} called {name!r}. {suggest(name, table)}")
+
+
+def with_options(function: Callable[..., Any], options: Mapping[str, Any], *, what: str) -> Callable[..., Any]:
+    """The function, after a look that it takes these keyword arguments.
+
+    Raises:
+        InvalidInputError: it does not; the message names it and the options.
+
+    >>> with_options(sorted, {"reverse": True}, what="order") is sorted
+    True
+    """
+    try:
+        inspect.signature(function).bind_partial(**options)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"The {what} {getattr(function, '__name__', function)} does not take the options {dict(options)}; {error}."
+        ) from error
+    return function
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from covis import __version__
-from covis.errors import SettingsDifferError
+from covis.errors import DamagedFileError, SettingsDifferError
 from covis.files import digest, read_json, write_json
 
 FORMAT, VERSION = "covis-step", 1
@@ -49,25 +49,29 @@ class Steps:
             owned: what to remove before it is done anew; by default what it makes.
 
         Raises:
-            SettingsDifferError: it was done with other settings, and `overwrite` is false; the message shows the difference.
+            SettingsDifferError: it was done, or begun, with other settings, and `overwrite` is false; the message shows the difference.
         """
         settings = _as_json({"step": VERSION, **settings})
         if self._done.get(name) == digest(settings):
             return
         record = self.out / "steps" / f"{name}.json"
-        before = read_json(record, kind=FORMAT, version=VERSION)["settings"] if record.exists() else None
+        before, done = _stored(record)
         if before not in (None, settings) and not self.overwrite:
             raise SettingsDifferError(
-                f"The step {name!r} in {self.out} was done with other settings:\n{_difference(before, settings)}\n"
+                f"The step {name!r} in {self.out} was done, or begun, with other settings:\n{_difference(before, settings)}\n"
                 "Choose another --out, or pass --overwrite to do it again."
             )
-        if before == settings and all(path.exists() for path in made):
+        if before == settings and done and all(path.exists() for path in made):
             self.say(f"{name}: done before")
         else:
             begun = time.perf_counter()
-            record.unlink(missing_ok=True)
-            self._make(make, owned or made, anew=before not in (None, settings))
-            write_json(record, {"format": FORMAT, "version": VERSION, "step": name, "made_by": __version__, "settings": settings})
+            if before not in (None, settings):
+                _remove(owned or made)
+            # The record comes first: what a killed step leaves is never taken for the output of other settings.
+            header = {"format": FORMAT, "version": VERSION, "step": name, "made_by": __version__, "settings": settings}
+            write_json(record, {**header, "done": False})
+            make()
+            write_json(record, {**header, "done": True})
             self.say(f"{name}: {time.perf_counter() - begun:.1f} s")
         self._done[name] = digest(settings)
 
@@ -79,16 +83,15 @@ class Steps:
         """The digests of earlier steps, so that a change there changes this step's settings."""
         return {name: self._done[name] for name in names}
 
-    def _make(self, make: Callable[[], object], owned: Sequence[Path], *, anew: bool) -> None:
-        if anew:
-            _remove(owned)
-        try:
-            make()
-        except SettingsDifferError:  # begun with other settings, and killed
-            if not self.overwrite:
-                raise
-            _remove(owned)
-            make()
+
+def _stored(record: Path) -> tuple[Any, bool]:
+    """The settings that a step was begun with, and whether it was finished; None where it was not begun."""
+    if not record.exists():
+        return None, False
+    stored = read_json(record, kind=FORMAT, version=VERSION)
+    if not isinstance(stored.get("settings"), dict):
+        raise DamagedFileError(f"{record} must hold the settings of a step; it holds none. Remove it to do the step again.")
+    return stored["settings"], stored.get("done") is True
 
 
 def _remove(paths: Sequence[Path]) -> None:

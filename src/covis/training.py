@@ -34,7 +34,7 @@ from covis.files import atomic_path, read_json, write_json
 from covis.images import Scene
 from covis.journals import Journal
 from covis.labels import Labels
-from covis.lookup import resolve
+from covis.lookup import resolve, with_options
 from covis.losses import LOSSES
 from covis.models import checkpoints
 from covis.models.place import PlaceModel
@@ -79,8 +79,10 @@ def fit(
     """
     out = Path(out)
     _check(scenes, labels, settings)
-    loss = functools.partial(_with_options(resolve(settings.loss, LOSSES, what="loss"), settings.loss_options), **settings.loss_options)
-    make_sampler = _with_options(resolve(settings.sampler, SAMPLERS, what="sampler"), settings.sampler_options)
+    loss = functools.partial(
+        with_options(resolve(settings.loss, LOSSES, what="loss"), settings.loss_options, what="loss"), **settings.loss_options
+    )
+    make_sampler = with_options(resolve(settings.sampler, SAMPLERS, what="sampler"), settings.sampler_options, what="sampler")
     sampler = make_sampler(labels, batch=settings.batch, seed=settings.seed, **settings.sampler_options)
     _begin(out, {"settings": to_table(settings), "model": model.digest, "labels": _labels_digest(labels)})
     if (out / "model").exists():
@@ -105,7 +107,12 @@ def fit(
 def _train(trainer: pl.Trainer, siamese: _Siamese, batches: Iterator[_Batch], checkpoint: Path | None) -> None:
     """Lightning's fit, which loads the checkpoint again; before 2.6 it could not be told how, but ours was loaded safely first."""
     safely: dict[str, Any] = {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
-    trainer.fit(siamese, batches, ckpt_path=None if checkpoint is None else str(checkpoint), **safely)
+    try:
+        trainer.fit(siamese, batches, ckpt_path=None if checkpoint is None else str(checkpoint), **safely)
+    except SystemExit:  # what Lightning makes of an interrupt
+        raise KeyboardInterrupt from None
+    if trainer.global_step < siamese.settings.steps:  # older Lightnings return from one as if nothing had happened
+        raise KeyboardInterrupt
 
 
 def _batches(sampler: Any, store: PixelStore) -> Iterator[_Batch]:
@@ -255,15 +262,6 @@ def _check(scenes: Sequence[Scene], labels: Sequence[Labels], settings: TrainSet
     for name, bound in least.items():
         if not math.inf > getattr(settings, name) >= bound:
             raise InvalidInputError(f"The training setting {name} must be finite and at least {bound}; got {getattr(settings, name)}.")
-
-
-def _with_options(function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function, after a look that it takes these keyword arguments."""
-    try:
-        inspect.signature(function).bind_partial(**options)
-    except TypeError as error:
-        raise InvalidInputError(f"{getattr(function, '__name__', function)} does not take the options {dict(options)}; {error}.") from error
-    return function
 
 
 def _begin(out: Path, header: Mapping[str, Any]) -> None:

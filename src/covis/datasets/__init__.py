@@ -9,7 +9,7 @@ from typing import Any
 from covis.datasets.seven_scenes import read_7scenes, write_7scenes
 from covis.errors import InvalidInputError, MissingFileError
 from covis.images import Scene
-from covis.lookup import resolve
+from covis.lookup import resolve, with_options
 
 Reader = Callable[..., list[Scene]]
 Writer = Callable[..., list[Path]]
@@ -26,10 +26,13 @@ def read(layout: str, root: str | Path, *, split: str = "test", **options: Any) 
 
     Raises:
         UnknownNameError: no reader has that name.
+        InvalidInputError: the reader does not take an option.
         CovisError: whatever the reader finds wrong, with the file it found it in.
     """
     name = guess_layout(root) if layout == "auto" else layout
-    return resolve(name, READERS, what="layout")(root, split=split, **options)
+    reader = with_options(resolve(name, READERS, what="layout"), {"split": split, **options}, what="reader")
+    scenes: list[Scene] = reader(root, split=split, **options)
+    return scenes
 
 
 def guess_layout(root: str | Path) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from covis.datasets.seven_scenes import write_frame, write_splits
-from covis.errors import InvalidInputError, SettingsDifferError
+from covis.errors import DamagedFileError, InvalidInputError, SettingsDifferError
 from covis.files import read_json, write_json
 from covis.lookup import resolve
 from covis.world.streets import DATABASE, PRESETS, QUERIES, Street, StreetSettings, build_street, intrinsics, poses, render
@@ -87,7 +87,9 @@ def _hold(out: Path, settings: StreetSettings, seed: int) -> None:
     if not path.exists():
         write_json(path, {"format": FORMAT, "version": VERSION, "settings": wanted})
         return
-    stored = read_json(path, kind=FORMAT, version=VERSION)["settings"]
+    stored = read_json(path, kind=FORMAT, version=VERSION).get("settings")
+    if not isinstance(stored, dict):
+        raise DamagedFileError(f"{path} must hold the settings of its streets; it holds none. Remove the folder, or choose another.")
     different = [f"{key}: {stored.get(key)} there, {wanted[key]} asked for" for key in wanted if stored.get(key) != wanted[key]]
     if different:
         raise SettingsDifferError(f"{out} holds other streets ({'; '.join(different)}). Choose another folder, or remove it.")
