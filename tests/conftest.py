@@ -2,6 +2,7 @@
 
 import os
 import resource
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -136,3 +137,14 @@ def tiny_run(tiny_world: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.Tem
     out = tmp_path_factory.mktemp("run") / "out"
     run(tiny_recipe, tiny_world, out=out)
     return out
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny networks gain nothing from threads, and lose much where several test processes share a machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

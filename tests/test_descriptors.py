@@ -65,7 +65,7 @@ def test_headers_that_do_not_fit_are_refused(tmp_path, change):
 
 def test_foreign_vectors_are_refused(tmp_path):
     path = made().save(tmp_path / "d")
-    np.save(path / "vectors.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(path / "vectors.npy", np.array([{}], dtype=object))  # numpy pickles objects unasked
     with pytest.raises(DamagedFileError, match=r"vectors\.npy"):
         Descriptors.load(path)
     with (path / "vectors.npy").open("wb") as stream:

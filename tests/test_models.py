@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +25,7 @@ SLIM = {"channels": (8, 8, 16, 16), "stem_width": 8, "zero_init_last": False}
 SETTINGS = ModelSettings(backbone="resnet10t", backbone_options=SLIM, height=32, width=48, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny networks gain nothing from threads, and lose much where several test processes share a machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

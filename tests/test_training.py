@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +46,7 @@ SETTINGS = TrainSettings(steps=12, batch=8, learning_rate=3e-3, checkpoint_every
 PLACES, VIEWS = 8, 4
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny networks gain nothing from threads, and lose much where several test processes share a machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_scene(root: Path, name: str = "street", seed: int = 0) -> tuple[Scene, Labels]:
