@@ -28,14 +28,15 @@ SCENE_FORMAT, SCENE_VERSION = "covis-scene", 1
 _FLOATS = {"xy": 2, "heading": 0, "fov": 0, "reach": 0, "intrinsics": 4, "time": 0}
 _INTEGERS = ("frame", "place")
 _TEXTS = ("depth", "segmentation", "sequence")
+_MAY_BE_UNKNOWN = ("heading", "time")
 _UNITS = {
     "xy": "metres (east, north)",
-    "heading": "degrees clockwise from north, [0, 360)",
+    "heading": "degrees clockwise from north, [0, 360); NaN where unknown",
     "fov": "degrees, (0, 360]",
     "reach": "metres",
     "pose": "camera-to-world 4x4, row by row, metres; camera axes x right, y down, z forward",
     "intrinsics": "pixels (fx, fy, cx, cy)",
-    "time": "seconds since 1970-01-01 UTC",
+    "time": "seconds since 1970-01-01 UTC; NaN where unknown",
 }
 
 
@@ -47,14 +48,14 @@ class Images:
         root: the folder that `names`, `depth` and `segmentation` are relative to.
         names: n file names, each once.
         xy: (n, 2) float64, metres east and north.
-        heading: (n,) float64, degrees clockwise from north, in [0, 360).
+        heading: (n,) float64, degrees clockwise from north, in [0, 360); NaN where it is unknown.
         fov: (n,) float64, opening angle in degrees, in (0, 360].
         reach: (n,) float64, metres, > 0.
         pose: (n, 4, 4) float64, camera-to-world.
         intrinsics: (n, 4) float64, pixels: fx, fy, cx, cy.
         depth: n file names of depth maps.
         segmentation: n file names of label maps.
-        time: (n,) float64, seconds since 1970-01-01 UTC.
+        time: (n,) float64, seconds since 1970-01-01 UTC; NaN where it is unknown.
         sequence: n names of the sequences that the images belong to.
         frame: (n,) int64, the number within its sequence.
         place: (n,) int64, the number of the place, for sets labelled by place.
@@ -227,7 +228,8 @@ class Images:
         if value is None:
             return None
         column = self._column(name, value, np.float64, shape)
-        bad = np.flatnonzero(~np.isfinite(column).all(axis=tuple(range(1, column.ndim))))
+        fit = np.isfinite(column) | (np.isnan(column) if name in _MAY_BE_UNKNOWN else False)
+        bad = np.flatnonzero(~fit.all(axis=tuple(range(1, column.ndim))))
         if bad.size:
             raise InvalidInputError(
                 f"Every {name} must be finite; {name} of {self.names[bad[0]]} in {self.root} is "
@@ -266,7 +268,7 @@ class Images:
 
     def _check_ranges(self) -> None:
         rules: dict[str, tuple[str, Callable[[NDArray[np.float64]], Any]]] = {
-            "heading": ("in [0, 360) degrees", lambda v: (v >= 0) & (v < 360)),
+            "heading": ("in [0, 360) degrees, or NaN where unknown", lambda v: np.isnan(v) | ((v >= 0) & (v < 360))),
             "fov": ("in (0, 360] degrees", lambda v: (v > 0) & (v <= 360)),
             "reach": ("more than 0 metres", lambda v: v > 0),
             "intrinsics": ("with focal lengths of more than 0 pixels", lambda v: (v[:, :2] > 0).all(axis=1)),
@@ -363,7 +365,7 @@ def _same_columns(a: Images, b: Images) -> bool:
     if a.names != b.names or a.crs != b.crs or mine.keys() != theirs.keys() or a.flags.keys() != b.flags.keys():
         return False
     pairs = [(mine[k], theirs[k]) for k in mine] + [(a.flags[k], b.flags[k]) for k in a.flags]
-    return all(np.array_equal(x, y) if isinstance(x, np.ndarray) else x == y for x, y in pairs)
+    return all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") if isinstance(x, np.ndarray) else x == y for x, y in pairs)
 
 
 def _read_table(path: Path) -> tuple[dict[str, Any], pl.DataFrame]:
