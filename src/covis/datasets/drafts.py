@@ -158,8 +158,7 @@ class Draft:
             return (lat >= -80) & (lat <= 84) & (lon >= -180) & (lon <= 180)
         if self.columns.get("xy") is None:
             return np.ones(len(self.names), dtype=bool)
-        finite: NDArray[np.bool_] = np.isfinite(np.asarray(self.columns["xy"], dtype=np.float64)).all(axis=1)
-        return finite
+        return np.asarray(np.isfinite(np.asarray(self.columns["xy"], dtype=np.float64)).all(axis=1), dtype=np.bool_)
 
 
 @dataclass
