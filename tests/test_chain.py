@@ -24,7 +24,7 @@ from covis.datasets import read
 from covis.descriptors import Descriptors
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, LeakError, MissingFileError, SettingsDifferError
 from covis.images import Scene
-from covis.labels import label_by_surface
+from covis.labelling import label_by_surface
 from covis.models.checkpoints import load
 from covis.scores import Scores
 

@@ -16,7 +16,8 @@ from covis import cli
 from covis.datasets import read
 from covis.evaluation import evaluate
 from covis.extraction import extract
-from covis.labels import Labels, label_by_surface
+from covis.labelling import label_by_surface
+from covis.labels import Labels
 from covis.scores import Scores
 from covis.whitening import fit_whitening
 

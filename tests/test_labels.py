@@ -11,7 +11,8 @@ from covis.datasets import read_7scenes
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, OutputFailedError
 from covis.files import load_arrays, save_arrays
 from covis.images import Images
-from covis.labels import LABEL_RULES, Labels, label_by_surface, self_pairs
+from covis.labelling import LABEL_RULES, label_by_distance, label_by_surface, label_by_view
+from covis.labels import Labels, self_pairs
 
 NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1)
 
@@ -204,4 +205,4 @@ def test_labelling_says_what_is_wrong(room):
 
 
 def test_the_table_of_rules():
-    assert {"surface": label_by_surface} == LABEL_RULES
+    assert {"distance": label_by_distance, "surface": label_by_surface, "view": label_by_view} == LABEL_RULES

@@ -11,7 +11,7 @@ import covis
 
 PUBLIC = [
     "Descriptors", "Images", "Labels", "Pairs", "Protocol", "Rankings", "Scene", "Scores", "__version__", "evaluate", "extract", "fit",
-    "fit_whitening", "index", "label_by_surface", "load", "load_index", "protocol", "read", "retrieval_sheet", "run", "save", "train",
+    "fit_whitening", "index", "label_by_distance", "label_by_surface", "label_by_view", "load", "load_index", "protocol", "read", "retrieval_sheet", "run", "save", "train",
     "write_streets",
 ]  # fmt: skip
 DATA_HALF = [

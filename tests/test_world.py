@@ -13,7 +13,7 @@ import pytest
 from covis.datasets import read
 from covis.errors import InvalidInputError, SettingsDifferError, UnknownNameError
 from covis.geometry import check_rigid, invert, project, transform, unproject
-from covis.labels import label_by_surface
+from covis.labelling import label_by_surface
 from covis.rasters import read_depth, read_image
 from covis.world import PRESETS, StreetSettings, build_street, intrinsics, poses, render, write_streets
 from covis.world.streets import DATABASE, QUERIES, Street

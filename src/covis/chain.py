@@ -28,7 +28,8 @@ from covis.extraction import extract, tiny_images
 from covis.files import digest, file_digest, write_text
 from covis.images import Images, Scene
 from covis.indexes import index
-from covis.labels import LABEL_RULES, Labels
+from covis.labelling import LABEL_RULES
+from covis.labels import Labels
 from covis.lookup import resolve, with_options
 from covis.models.checkpoints import load, save
 from covis.models.place import PlaceModel

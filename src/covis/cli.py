@@ -109,7 +109,7 @@ def label(
 ) -> None:
     """Grade how much each query and each database image see of the same place, with a summary."""
     from covis.files import check_absent
-    from covis.labels import LABEL_RULES
+    from covis.labelling import LABEL_RULES
     from covis.lookup import resolve
 
     scenes = _read(data, layout, split)
@@ -292,7 +292,7 @@ def ls(
         "metrics": ("covis.metrics", "METRICS"),
         "protocols": ("covis.protocols", "PROTOCOLS"),
         "recipes": ("covis.config", "recipe_names"),
-        "rules": ("covis.labels", "LABEL_RULES"),
+        "rules": ("covis.labelling", "LABEL_RULES"),
         "samplers": ("covis.pairs", "SAMPLERS"),
         "worlds": ("covis.world", "PRESETS"),
     }

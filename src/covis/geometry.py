@@ -110,6 +110,24 @@ def transform(pose: NDArray[Any], points: NDArray[Any]) -> NDArray[Any]:
     return moved
 
 
+def ground_heading(poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) degrees clockwise from north in [0, 360): each camera's optical axis projected on the ground (x east, y north, z up).
+
+    NaN for a camera that looks straight up or down (within 0.01 degrees), which has no heading.
+
+    Args:
+        poses: (n, 4, 4) camera-to-world.
+
+    >>> east = [[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]]
+    >>> ground_heading(np.array([east]))
+    array([90.])
+    """
+    axis = np.asarray(poses, dtype=np.float64)[:, :3, 2]
+    heading = np.rad2deg(np.arctan2(axis[:, 0], axis[:, 1])) % 360
+    heading[heading >= 360] = 0.0
+    return np.where(np.hypot(axis[:, 0], axis[:, 1]) > np.deg2rad(0.01), heading, np.nan)
+
+
 def unproject(depth: NDArray[np.float32], intrinsics: ArrayLike, *, step: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Turn every step-th pixel of a depth map, in both directions, into a 3D point; pixels of depth 0 are left out.
 

@@ -1,11 +1,11 @@
-"""Labels: how much of the same place two images see, as a sparse matrix in [0, 1]; and the rules that make them."""
+"""Labels: how much of the same place two images see, as a sparse matrix in [0, 1]. The rules that make them: `covis.labelling`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -13,8 +13,6 @@ from scipy import sparse
 from covis.errors import DamagedFileError, InvalidInputError
 from covis.files import check_absent, decode_names, encode_names, load_arrays, save_arrays
 from covis.images import Images
-from covis.rasters import read_depth
-from covis.surfaces import View, reprojection_overlap, voxel_overlap
 
 FORMAT, VERSION = "covis-labels", 1
 TIE = 1e-9
@@ -32,7 +30,7 @@ class Summary:
         positive: pairs of similarity >= threshold.
         soft: pairs of similarity above 0 and below the threshold.
         zero: pairs that share nothing.
-        excluded: pairs that are no pairs (an image with itself).
+        excluded: pairs that are no pairs (an image with itself, an image that the rule leaves out).
         without_positive: queries that have no positive.
         threshold: the cut between positive and soft.
     """
@@ -53,7 +51,7 @@ class Summary:
 
         lines = [
             f"{self.queries:,} queries x {self.database:,} database images, {self.pairs:,} pairs"
-            + (f" ({self.excluded:,} excluded: an image with itself)" if self.excluded else ""),
+            + (f" ({self.excluded:,} excluded: an image with itself, or left out by the rule)" if self.excluded else ""),
             f"  positive (>= {self.threshold:g})  {share(self.positive, self.pairs)}",
             f"  soft (> 0)         {share(self.soft, self.pairs)}",
             f"  zero               {share(self.zero, self.pairs)}",
@@ -84,7 +82,7 @@ class Labels:
         database_names: d names.
         rule: the name of the rule that made them.
         parameters: that rule's parameters, as they were.
-        excluded: (q, d) CSR bool: pairs that are no pairs, never sampled and never scored (an image with itself).
+        excluded: (q, d) CSR bool: pairs that are no pairs, never sampled and never scored (an image with itself, a panorama).
 
     Raises:
         InvalidInputError: a shape does not fit, or a similarity is not finite or outside [0, 1]; the message names the pair.
@@ -200,96 +198,3 @@ def self_pairs(queries: Images, database: Images) -> sparse.csr_array:
     rows = queries.same_files(database)
     found = np.flatnonzero(rows >= 0)
     return sparse.csr_array((np.ones(len(found), dtype=bool), (found, rows[found])), shape=(len(queries), len(database)))
-
-
-def label_by_surface(
-    queries: Images,
-    database: Images,
-    *,
-    method: Literal["reprojection", "voxels"] = "reprojection",
-    nearest: float = 0.1,
-    reach: float = 6.0,
-    tolerance: float = 0.05,
-    relative_tolerance: float = 0.01,
-    voxel: float = 0.1,
-    step: int | None = None,
-) -> Labels:
-    """Grade pairs by the 3D surface that both depth images see: intersection over union.
-
-    "reprojection" carries each view's depth into the other, with an occlusion test, each pixel weighted by the surface
-    that it covers; it holds in rooms and in streets, and is the default because its parameters are errors of
-    measurement, not a choice of resolution. "voxels" intersects sets of voxels: faster, for rooms, and the number
-    depends on the voxel's edge (in the 7-Scenes kitchen 2 of 125 queries have a positive at 2 cm, 95 at 20 cm).
-
-    Args:
-        queries: with depth, pose and intrinsics, in one coordinate frame with the database. The same object as
-            `database` for a training scene: all pairs of one set, each image with itself excluded.
-        database: likewise.
-        method: see above.
-        nearest: least depth that counts, metres.
-        reach: largest depth that counts, metres; 6 for a room, 30 for a street.
-        tolerance: how far two depths of one surface may differ, metres ("reprojection").
-        relative_tolerance: added to it for each metre of depth ("reprojection").
-        voxel: edge of a voxel, metres ("voxels").
-        step: pixels between two samples of a depth map; default 8 ("reprojection") or 2 ("voxels", which must leave no
-            holes: keep step × depth / focal length at half a voxel or less).
-
-    Returns:
-        Labels with the rule "surface" and the parameters that the method uses.
-
-    Raises:
-        InvalidInputError: images lack depth, pose or intrinsics, a depth map has no pixel in range, or a parameter is
-            out of its range.
-        MissingFileError: a depth map is not there.
-        DamagedFileError: a depth map does not decode.
-
-    Follows methods A.2.3 of GCL (3D surface overlap); the weighting by covered surface is ours.
-    """
-    for images in (queries, database):
-        images.need("depth", "pose", "intrinsics")
-    asked = _DepthViews(queries)
-    searched = asked if queries is database else _DepthViews(database)
-    step = step if step is not None else 2 if method == "voxels" else 8
-    parameters: dict[str, Any] = {"method": method, "nearest": nearest, "reach": reach, "step": step}
-    if method == "reprojection":
-        parameters |= {"tolerance": tolerance, "relative_tolerance": relative_tolerance}
-        matrix = reprojection_overlap(
-            asked, searched, nearest=nearest, reach=reach, tolerance=tolerance, relative_tolerance=relative_tolerance, step=step
-        )
-    elif method == "voxels":
-        parameters |= {"voxel": voxel}
-        matrix = voxel_overlap(asked, searched, voxel=voxel, nearest=nearest, reach=reach, step=step)
-    else:
-        raise InvalidInputError(f"The method of the rule 'surface' must be 'reprojection' or 'voxels'; got {method!r}.")
-    return Labels(matrix, queries.names, database.names, rule="surface", parameters=parameters, excluded=self_pairs(queries, database))
-
-
-class _DepthViews(Sequence[View]):
-    """The depth views of images, decoded when they are asked for."""
-
-    def __init__(self, images: Images) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @overload
-    def __getitem__(self, row: int) -> View: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[View]: ...
-    def __getitem__(self, row: int | slice) -> View | Sequence[View]:
-        images = self.images
-        if isinstance(row, slice):
-            return _DepthViews(images.select(range(*row.indices(len(self)))))
-        if not -len(self) <= row < len(self):
-            raise IndexError(row)  # what ends a loop over a sequence
-        depth, poses, intrinsics = images.need("depth", "pose", "intrinsics")
-        path = images.root / depth[row]
-        try:
-            return View(read_depth(path), poses[row], intrinsics[row])
-        except InvalidInputError as error:
-            raise InvalidInputError(f"{path}: {error}") from error
-
-
-LABEL_RULES: dict[str, Callable[..., Labels]] = {"surface": label_by_surface}
-"""Name -> rule: `(queries, database, *, …) -> Labels`."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree
 from covis.errors import InvalidInputError
 from covis.geometry import check_intrinsics, check_rigid, invert, project, transform, unproject
 
+Overlap: TypeAlias = Literal["iou", "fraction", "database-fraction"]
 _Rows: TypeAlias = NDArray[np.intp]
 _Points: TypeAlias = NDArray[np.float64]
 _Matrix: TypeAlias = sparse.csr_array[np.float64, tuple[int, int]]
@@ -74,8 +75,9 @@ def voxel_overlap(
     nearest: float = 0.1,
     reach: float = 6.0,
     step: int = 2,
+    overlap: Overlap = "iou",
 ) -> _Matrix:
-    """IoU of the voxels that each query and each database view see: |A n B| / |A u B|.
+    """Overlap of the voxels that each query and each database view see: |A n B| / |A u B|, or over |A| or |B| alone.
 
     Every step-th pixel in range is back-projected, and marks the voxel that it falls into, on one grid through the world's
     origin: where the grid lies moves the numbers a little. Keep step * depth / focal length at half the voxel's edge or less,
@@ -90,6 +92,7 @@ def voxel_overlap(
         nearest: least depth that counts, metres.
         reach: largest depth that counts, metres.
         step: pixels between samples.
+        overlap: "iou", "fraction" (of the query's voxels), or "database-fraction".
 
     Returns:
         (q, n) float64, in [0, 1]; pairs that share nothing are absent.
@@ -102,7 +105,7 @@ def voxel_overlap(
     >>> voxel_overlap([wall], [wall]).toarray().tolist()
     [[1.0]]
     """
-    _check_settings(nearest, reach, voxel=voxel)
+    _check_settings(nearest, reach, overlap=overlap, voxel=voxel)
     if not len(queries) or not len(database):
         return sparse.csr_array((len(queries), len(database)), dtype=np.float64)
     origin = np.floor(database[0].pose[:3, 3] / voxel)
@@ -120,8 +123,9 @@ def voxel_overlap(
     first, other = (slice(None), slice(None)) if queries is database else (slice(n, None), slice(0, n))
     shared = (seen[first] @ seen[other].T).tocoo()
     row, column = shared.row, shared.col
-    union = sizes[first][row] + sizes[other][column] - shared.data
-    return _csr(row, column, shared.data / union, shape=(len(queries), n))
+    mine, theirs = sizes[first][row], sizes[other][column]
+    whole = {"iou": mine + theirs - shared.data, "fraction": mine, "database-fraction": theirs}[overlap]
+    return _csr(row, column, shared.data / whole, shape=(len(queries), n))
 
 
 def reprojection_overlap(
@@ -133,9 +137,10 @@ def reprojection_overlap(
     tolerance: float = 0.05,
     relative_tolerance: float = 0.01,
     step: int = 8,
+    overlap: Overlap = "iou",
     block: int = 2**16,
 ) -> _Matrix:
-    """IoU of the surfaces that two views see, from what each sees of the other: psi = 1 / (1/fa + 1/fb - 1), 0 if fa or fb is 0.
+    """Overlap of the surfaces that two views see, from what each sees of the other: psi = 1 / (1/fa + 1/fb - 1), 0 if fa or fb is 0.
 
     fa is the share of A's surface that B sees too, fb the reverse. Were the shared surface S the same from both sides, so
     fa = S/A and fb = S/B, then psi = S / (A + B - S), the IoU.
@@ -157,6 +162,7 @@ def reprojection_overlap(
         tolerance: how far two depths of one surface may differ, metres.
         relative_tolerance: what is added to it for each metre of depth.
         step: pixels between samples, about 1,000 a view suffice; depths are looked up at full resolution.
+        overlap: "iou" (psi), "fraction" (fa: of the query's surface), or "database-fraction" (fb).
         block: samples handled at once; no number depends on it.
 
     Returns:
@@ -172,6 +178,11 @@ def reprojection_overlap(
     [[0.333]]
     """
     settings = _Settings(nearest, reach, tolerance, relative_tolerance, step=step, block=block)
+    _check_settings(nearest, reach, overlap=overlap)
+    if overlap == "fraction":
+        return _fractions(queries, database, settings, sides=("queries", "database"))
+    if overlap == "database-fraction":
+        return _fractions(database, queries, settings, sides=("database", "queries")).T.tocsr()
     one_set = queries is database
     forward = _fractions(queries, database, settings, sides=("queries", "database"))
     backward = forward if one_set else _fractions(database, queries, settings, sides=("database", "queries"))
@@ -346,7 +357,9 @@ def _voxel_keys(points: NDArray[np.float64], origin: NDArray[np.float64], *, vox
     return np.unique((x << 2 * _VOXEL_BITS) | (y << _VOXEL_BITS) | z)
 
 
-def _check_settings(nearest: float, reach: float, **positive: float) -> None:
+def _check_settings(nearest: float, reach: float, *, overlap: str = "iou", **positive: float) -> None:
+    if overlap not in ("iou", "fraction", "database-fraction"):
+        raise InvalidInputError(f"overlap must be 'iou', 'fraction' or 'database-fraction'; got {overlap!r}.")
     if not 0 <= nearest < reach < np.inf:
         raise InvalidInputError(f"The range must have 0 <= nearest < reach, metres; got nearest {nearest} and reach {reach}.")
     for name, value in positive.items():
