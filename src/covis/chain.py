@@ -160,6 +160,13 @@ def check_evaluation(recipe: Recipe) -> None:
         )
 
 
+def save_labels(labels: Labels, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write labels as covis's `.npz`, or with the suffix .h5 as GCL's ground truth (dense, key `fov`); returns the path."""
+    if Path(path).suffix == ".h5":
+        return write_h5_labels(labels, path, overwrite=overwrite)
+    return labels.save(path, overwrite=overwrite)
+
+
 def label_files(path: str | Path, scenes: Sequence[Scene]) -> list[Path]:
     """Where the labels of scenes lie: one file for a single scene, else `<scene>.npz` in a folder."""
     path = Path(path)
@@ -167,14 +174,17 @@ def label_files(path: str | Path, scenes: Sequence[Scene]) -> list[Path]:
 
 
 def load_labels(path: str | Path, scenes: Sequence[Scene]) -> list[Labels]:
-    """The labels of scenes: one file for a single scene, else a folder with `<scene>.npz` for each.
+    """The labels of scenes: one file for a single scene (.npz, or .h5 of GCL), else a folder with `<scene>.npz` for each.
 
     Raises:
         MissingFileError: a file is not there.
         InvalidInputError: labels are not those of the scene's images.
     """
     files = label_files(path, scenes)
-    loaded = [Labels.load(file) for file in files]
+    loaded = [
+        read_h5_labels(file, scene.queries, scene.database) if file.suffix == ".h5" else Labels.load(file)
+        for file, scene in zip(files, scenes, strict=True)
+    ]
     for file, scene, label in zip(files, scenes, loaded, strict=True):
         if label.query_names != scene.queries.names or label.database_names != scene.database.names:
             raise InvalidInputError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -272,3 +272,28 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise InvalidInputError(f"{where} must be {getattr(hint, '__name__', hint)}; got {value!r}.")
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Options from `KEY=VALUE` texts: the value is TOML where it reads as TOML, else plain text; dots in the key make tables.
+
+    Raises:
+        InvalidInputError: a text has no `=`, or a key stands twice.
+
+    >>> parse_options(["missing=skip", "scale=1e-6", "columns.lat=latitude", "header=false"])
+    {'missing': 'skip', 'scale': 1e-06, 'columns': {'lat': 'latitude'}, 'header': False}
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        *tables, last = key.strip().split(".")
+        into = options
+        for table in tables:
+            into = into.setdefault(table, {})
+        if not equals or not last or not isinstance(into, dict) or last in into:
+            raise InvalidInputError(f"An option must read KEY=VALUE, each key once, as in missing=skip; got {text!r}.")
+        try:
+            into[last] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            into[last] = value
+    return options

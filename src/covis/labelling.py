@@ -228,6 +228,25 @@ def label_by_surface(
     return Labels(matrix, queries.names, database.names, rule="surface", parameters=parameters, excluded=self_pairs(queries, database))
 
 
+def fitting_rule(images: Sequence[Images]) -> str:
+    """The rule that these images have the data for: "surface" with depth, "view" with headings or poses, else "distance".
+
+    Raises:
+        InvalidInputError: they have no position at all.
+
+    >>> fitting_rule([Images("r", ["a.jpg"], xy=[[0, 0]], heading=[90])])
+    'view'
+    """
+    if all(None not in (one.depth, one.pose, one.intrinsics) for one in images):
+        return "surface"
+    if all(one.pose is not None or (one.xy is not None and one.heading is not None) for one in images):
+        return "view"
+    if all(one.xy is not None or one.pose is not None for one in images):
+        return "distance"
+    where = next(one.root for one in images if one.xy is None and one.pose is None)
+    raise InvalidInputError(f"Images must have positions to be labelled; those in {where} have none.")
+
+
 def _positions(images: Images) -> NDArray[np.float64]:
     if images.xy is None and images.pose is not None:
         return images.pose[:, :2, 3]

@@ -1,0 +1,40 @@
+"""The command line: one subcommand a verb; it parses, calls, prints.
+
+Paths written go to stdout, talk and progress to stderr. Defaults are those of the functions; a test holds the two together.
+`data` has the commands on data sets and labels, `learning` those that need a network, `scoring` what judges.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from covis.cli import data, learning, scoring  # noqa: F401 - imported for the commands that they add
+from covis.cli.data import ls
+from covis.cli.shell import app, say
+from covis.errors import CovisError, CovisWarning
+
+__all__ = ["INTERRUPTED", "app", "ls", "main"]
+
+INTERRUPTED = 130
+"""The exit code of a process that was interrupted from the keyboard."""
+
+
+def main() -> None:
+    """The entry point: an error of ours is one line on stderr and exit code 1, never a traceback."""
+    warnings.simplefilter("always", CovisWarning)
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except CovisError as error:
+        print(f"covis: {error}", file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("covis: interrupted. world, extract, train, run and demo go on from here when they are started again.", file=sys.stderr)
+        raise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if issubclass(category, CovisWarning):
+        say(f"warning: {message}")

@@ -1,0 +1,208 @@
+"""Commands on data sets: what there is, whether it is sound, other layouts, synthetic streets, graded labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from covis.cli.shell import AsJson, Data, Layout, Out, Overwrite, Read, Split, app, named_layout, print_json, print_paths, read_scenes, say
+
+convert = typer.Typer(no_args_is_help=True, help="Write what one tool has in the form of another.")
+app.add_typer(convert, name="convert")
+
+
+def _of(rule: str) -> Callable[[str], Any]:
+    return lambda text: typer.Option(help=text, rich_help_panel=f"Rule {rule}", show_default=False)
+
+
+_view, _distance, _surface = _of("view"), _of("distance"), _of("surface")
+
+
+@app.command()
+def world(
+    out: Annotated[Path, typer.Argument(help="Where to write the streets.", show_default=False)],
+    preset: Annotated[str, typer.Option(help="How large (covis ls worlds).")] = "demo",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+) -> None:
+    """Photograph synthetic streets, with depth and poses, in the 7-Scenes layout."""
+    from covis.world import write_streets
+
+    print_paths(*write_streets(out, preset=preset, seed=seed, workers=workers, progress=say))
+
+
+@app.command()
+def check(
+    data: Data,
+    layout: Layout = "auto",
+    split: Split = "test",
+    read: Read = None,
+    decode: Annotated[bool, typer.Option("--decode/--no-decode", help="Decode every image too.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every name, number and image, and list all problems at once; exit code 1 where there are any."""
+    from covis.config import parse_options
+    from covis.datasets import check as look
+
+    name = named_layout(data, layout)
+    report = look(name, data, split=split, decode=decode, progress=_progress, **parse_options(read or ()))
+    print_json(report.as_dict()) if as_json else typer.echo(str(report))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@convert.command("data")
+def convert_data(
+    data: Data,
+    to: Annotated[str, typer.Option(help="The layout to write (covis ls layouts).", show_default=False)],
+    out: Out,
+    layout: Layout = "auto",
+    split: Split = "test",
+    read: Read = None,
+    files: Annotated[str, typer.Option(help="copy, link (symbolic links), or none (metadata alone).")] = "copy",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a data set in another layout; the original is left as it is."""
+    from covis.datasets import write
+
+    print_paths(*write(to, read_scenes(data, layout, split, read), out, files=files, overwrite=overwrite))
+
+
+@app.command()
+def label(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="A .npz or .h5 file for a single scene, a folder for several.", show_default=False)],
+    rule: Annotated[
+        str, typer.Option(help="view, surface or distance (covis ls rules); auto: surface with depth, view with headings, else distance.")
+    ] = "auto",
+    layout: Layout = "auto",
+    split: Split = "test",
+    read: Read = None,
+    fov: Annotated[float | None, _view("Opening angle where the data has none, degrees (default 90).")] = None,
+    reach: Annotated[
+        float | None,
+        _view(
+            "How far images see where the data does not say, metres (default 50); with surface: the largest depth that counts (default 6; 30 for a street)."
+        ),
+    ] = None,
+    overlap: Annotated[str | None, _view("iou or fraction; with surface also database-fraction (default iou).")] = None,
+    max_heading_difference: Annotated[
+        float | None, _view("Pairs that turn further apart share nothing, degrees (default: no gate).")
+    ] = None,
+    panoramas: Annotated[str | None, _view("exclude, all-round or stop (default exclude).")] = None,
+    without_heading: Annotated[str | None, _view("exclude, all-round or stop (default stop).")] = None,
+    half: Annotated[float | None, _distance("Metres at which the similarity is 1/2 (default 25).")] = None,
+    decay: Annotated[str | None, _distance("linear or exponential (default linear).")] = None,
+    method: Annotated[str | None, _surface("reprojection or voxels (default reprojection).")] = None,
+    nearest: Annotated[float | None, _surface("Least depth that counts, metres (default 0.1).")] = None,
+    tolerance: Annotated[float | None, _surface("How far two depths of one surface may differ, metres (default 0.05).")] = None,
+    relative_tolerance: Annotated[float | None, _surface("Added to it for each metre of depth (default 0.01).")] = None,
+    voxel: Annotated[float | None, _surface("Edge of a voxel, metres (default 0.1).")] = None,
+    step: Annotated[int | None, _surface("Pixels between two samples of a depth map (default 8; with voxels 2).")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="Any other option of the rule, KEY=VALUE, as often as needed.", show_default=False)
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Grade how much each query and each database image see of the same place, with a summary."""
+    from covis.config import parse_options
+
+    named = {
+        "fov": fov,
+        "reach": reach,
+        "overlap": overlap,
+        "max_heading_difference": max_heading_difference,
+        "panoramas": panoramas,
+        "without_heading": without_heading,
+        "half": half,
+        "decay": decay,
+        "method": method,
+        "nearest": nearest,
+        "tolerance": tolerance,
+        "relative_tolerance": relative_tolerance,
+        "voxel": voxel,
+        "step": step,
+    }
+    options = {key: value for key, value in named.items() if value is not None} | parse_options(option or ())
+    scenes = read_scenes(data, layout, split, read)
+    summaries = _label(scenes, out, rule=rule, options=options, overwrite=overwrite)
+    print_json(summaries) if as_json else print_paths(*map(Path, summaries))
+
+
+def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    from covis.chain import save_labels
+    from covis.files import check_absent
+    from covis.labelling import LABEL_RULES, fitting_rule
+    from covis.lookup import resolve, with_options
+
+    single = len(scenes) == 1 and out.suffix in (".npz", ".h5")
+    files = [out] if single else [out / f"{scene.name}.npz" for scene in scenes]
+    for file in files:
+        check_absent(file, overwrite=overwrite)
+    if rule == "auto":
+        rule = fitting_rule([side for scene in scenes for side in (scene.queries, scene.database)])
+        say(f"labelled by {rule}, which is what these images have the data for")
+    function = with_options(resolve(rule, LABEL_RULES, what="label rule"), options, what="label rule")
+    summaries = {}
+    for scene, file in zip(scenes, files, strict=True):
+        labels = function(scene.queries, scene.database, **options)
+        save_labels(labels, file, overwrite=overwrite)
+        summary = labels.summary()
+        summaries[str(file)] = {**vars(summary), "rule": labels.rule, "parameters": dict(labels.parameters)}
+        say(f"{scene.name}: {summary}\n  {labels.rule}: " + ", ".join(f"{key} {value}" for key, value in labels.parameters.items()))
+        if summary.warning:
+            say(f"warning: {summary.warning}")
+    return summaries
+
+
+@app.command()
+def ls(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="aggregators, indexes, layouts, losses, metrics, protocols, recipes, rules, samplers or worlds.", show_default=False
+        ),
+    ],
+) -> None:
+    """What can be named: recipes, protocols, layouts, rules and so on."""
+    from covis.config import expected_numbers, load_recipe, recipe_names
+    from covis.lookup import resolve
+
+    tables: dict[str, tuple[str, str]] = {
+        "aggregators": ("covis.models.aggregators", "AGGREGATORS"),
+        "indexes": ("covis.indexes", "INDEXES"),
+        "layouts": ("covis.datasets", "READERS"),
+        "losses": ("covis.losses", "LOSSES"),
+        "metrics": ("covis.metrics", "METRICS"),
+        "protocols": ("covis.protocols", "PROTOCOLS"),
+        "recipes": ("covis.config", "recipe_names"),
+        "rules": ("covis.labelling", "LABEL_RULES"),
+        "samplers": ("covis.pairs", "SAMPLERS"),
+        "worlds": ("covis.world", "PRESETS"),
+    }
+    module, name = resolve(what, tables, what="list")
+    if what == "recipes":
+        for recipe in recipe_names():
+            typer.echo(f"{recipe:<16} {load_recipe(recipe).description}")
+            if numbers := expected_numbers(recipe):
+                before, after = (numbers[arm]["recall@1"][0] for arm in ("untrained", "trained"))
+                typer.echo(f"{'':<16} measured: recall@1 {before} before training, {after} trained ({numbers['protocol']})")
+        return
+    import importlib
+
+    for entry, value in sorted(getattr(importlib.import_module(module), name).items()):
+        typer.echo(f"{entry:<16} {_first_line(value)}".rstrip())
+
+
+def _progress(done: int, of: int) -> None:
+    if done % 1000 == 0 or done == of:
+        say(f"{done:,} of {of:,} images decoded")
+
+
+def _first_line(value: object) -> str:
+    text = (value.__doc__ or "").strip().splitlines() if callable(value) else [str(value)]
+    return text[0] if text else ""
