@@ -1,4 +1,6 @@
-"""recall@k against plain loops; average precision against scikit-learn."""
+"""Every metric against plain loops, scikit-learn and scipy where they define the same, and the laws that hold for all."""
+
+import math
 
 import numpy as np
 import oracles
@@ -7,182 +9,284 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import sparse
-from sklearn.metrics import average_precision_score
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, ndcg_score
 
-from covis.descriptors import Descriptors
 from covis.errors import InvalidInputError
-from covis.metrics import METRICS, PooledPrecision, recall_at
+from covis.hits import hits
+from covis.metrics import METRICS, NEEDS, average_precision, graded_recall, ndcg, position_error, rank_correlation, recall, recall_at
 from covis.rankings import Rankings
 
+CONVENTIONS = ("msls", "relevant", "found")
+NAN = float("nan")
 
-def ranked(rows, database):
-    rows = np.asarray(rows)
-    return Rankings(rows, np.full(rows.shape, np.nan), tuple(f"q{i}" for i in range(len(rows))), tuple(f"d{i}" for i in range(database)))
+
+def ranked(rows, database, distances=None):
+    rows = np.asarray(rows, dtype=int)
+    distances = np.full(rows.shape, np.nan) if distances is None else distances
+    return Rankings(rows, distances, tuple(f"q{i}" for i in range(len(rows))), tuple(f"d{i}" for i in range(database)))
 
 
 @st.composite
-def cases(draw):
-    queries, database = draw(st.integers(1, 5)), draw(st.integers(1, 8))
-    rows = [draw(st.permutations(range(database))) for _ in range(queries)]
-    positives, excluded = (draw(arrays.arrays(bool, (queries, database))) for _ in range(2))
-    return rows, positives, excluded
+def cases(draw, odd=True):
+    """(rows, distances), positives, excluded, similarity, searched; plain ones rank everything and leave nothing out."""
+    queries, database = draw(st.integers(0, 4)), draw(st.integers(0, 7))
+    found = draw(st.integers(0, database + 2)) if odd else database
+    rows = [draw(st.permutations([*range(database), *([-1, -1] if odd else [])]))[:found] for _ in range(queries)]
+    shape = (queries, database)
+    similarity = draw(arrays.arrays(float, shape, elements=st.sampled_from([0, 0, 0.25, 0.5, 0.7, 1])))
+    positives = draw(arrays.arrays(bool, shape))
+    excluded = draw(arrays.arrays(bool, shape)) if odd else np.zeros(shape, dtype=bool)
+    searched = draw(arrays.arrays(bool, database)) if odd else np.ones(database, dtype=bool)
+    steps = draw(arrays.arrays(float, (queries, found), elements=st.sampled_from([0, 0.5, 1])))
+    return (np.array(rows, dtype=int).reshape(queries, found), np.cumsum(steps, axis=1)), positives, excluded, similarity, searched
+
+
+def viewed(case, **options):
+    (rows, distances), positives, excluded, similarity, searched = case
+    matrices = {"excluded": sparse.csr_array(excluded), "similarity": sparse.csr_array(similarity), "searched": searched}
+    return hits(ranked(rows, len(searched), distances), sparse.csr_array(positives), **(matrices | {"short": "use"} | options))
+
+
+def listed(case):
+    """For each query: [(database image or -1, distance)] without what takes no rank, its positives, its similarities."""
+    (rows, distances), positives, excluded, similarity, searched = case
+    for query, found in enumerate(rows):
+        may = {d for d in range(len(searched)) if searched[d] and not excluded[query, d]}
+        stays = [(int(d), float(distances[query, rank])) for rank, d in enumerate(found) if d < 0 or d in may]
+        yield stays, {d for d in may if positives[query, d]}, {d: float(similarity[query, d]) for d in may}
+
+
+def loops(case, k):
+    """Every metric, query by query, from its definition."""
+    values = {name: [] for name in (*METRICS, *CONVENTIONS)}
+    for stays, positives, similarity in listed(case):
+        first = stays[:k]
+        gains = [similarity.get(d, 0.0) for d, _ in first]
+        seen, total = 0, 0.0
+        for rank, (d, _) in enumerate(first, start=1):
+            if d in positives:
+                seen += 1
+                total += seen / rank
+        values["recall"].append(float(seen > 0) if positives else NAN)
+        values["msls"].append(total / min(len(positives), k) if positives else NAN)
+        values["relevant"].append(total / len(positives) if positives else NAN)
+        values["found"].append((total / seen if seen else 0.0) if positives else NAN)
+        values["mAP"].append(values["msls"][-1])
+        ideal = sorted(similarity.values(), reverse=True)[:k]
+        gained, possible = (sum(gain / math.log2(rank + 2) for rank, gain in enumerate(part)) for part in (gains, ideal))
+        values["graded-recall"].append(max(gains, default=0.0) if possible else NAN)
+        values["nDCG"].append(gained / possible if possible else NAN)
+        varied = len(first) >= 3 and len(set(gains)) > 1 and len({far for _, far in first}) > 1
+        values["rank-correlation"].append(spearmanr([-far for _, far in first], gains).statistic if varied else NAN)
+    return values
 
 
 @given(case=cases(), k=st.integers(1, 10))
-def test_recall_is_what_loops_say(case, k):
-    rows, positives, excluded = case
-    found = recall_at(ranked(rows, positives.shape[1]), sparse.csr_array(positives), k=k, excluded=sparse.csr_array(excluded))
-    np.testing.assert_array_equal(found, oracles.recall(rows, positives, excluded, k))
-    none = recall_at(ranked(rows, positives.shape[1]), sparse.csr_array(positives), k=k)
-    np.testing.assert_array_equal(none, oracles.recall(rows, positives, np.zeros_like(excluded), k))
+def test_every_metric_is_what_loops_say(case, k):
+    view, expected = viewed(case), loops(case, k)
+    for name, metric in METRICS.items():
+        np.testing.assert_allclose(metric(view, k=k), expected[name], atol=1e-12, err_msg=name)
+    for name in CONVENTIONS:
+        np.testing.assert_allclose(average_precision(view, k=k, convention=name), expected[name], atol=1e-12, err_msg=name)
+
+
+@given(case=cases(odd=False))
+def test_what_others_define_alike(case):
+    """Over whole rankings: AP of "relevant" is scikit-learn's, nDCG too."""
+    (rows, _), positives, _, similarity, searched = case
+    view, n = viewed(case), len(searched)
+    precision, gain = (metric(view, k=max(n, 1)) for metric in (lambda v, k: average_precision(v, k=k, convention="relevant"), ndcg))
+    for query, found in enumerate(rows):
+        score = -np.argsort(found)
+        if positives[query].any():
+            assert precision[query] == pytest.approx(average_precision_score(positives[query], score))
+        if similarity[query].any() and n > 1:
+            assert gain[query] == pytest.approx(ndcg_score(similarity[[query]], score[None]))
+            assert ndcg(view, k=3)[query] == pytest.approx(ndcg_score(similarity[[query]], score[None], k=3))
+
+
+@given(case=cases(), k=st.integers(1, 10))
+def test_bounds(case, k):
+    view = viewed(case)
+    for name, metric in METRICS.items():
+        values = metric(view, k=k)
+        values = values[~np.isnan(values)]
+        assert ((values >= (-1 if name == "rank-correlation" else 0)) & (values <= 1)).all(), name
+    msls, relevant, found = (average_precision(view, k=k, convention=convention) for convention in CONVENTIONS)
+    counted = ~np.isnan(msls)
+    assert (relevant <= msls + 1e-12)[counted].all()
+    assert (msls <= found + 1e-12)[counted].all()
+    assert (found <= recall(view, k=k))[counted].all()
 
 
 @given(case=cases())
-def test_recall_only_grows_with_k_and_is_one_at_the_end(case):
-    rows, positives, excluded = case
-    found = ranked(rows, positives.shape[1])
-    curve = np.array([recall_at(found, sparse.csr_array(positives), k=k, excluded=sparse.csr_array(excluded)) for k in range(1, 9)])
-    counted = ~np.isnan(curve[0])
-    assert (np.diff(curve[:, counted], axis=0) >= 0).all()
-    assert (curve[-1, counted] == 1).all()
-    assert (np.isnan(curve) == ~counted).all()
+def test_recalls_only_grow_with_k(case):
+    view = viewed(case)
+    for metric in (recall, graded_recall, lambda v, k: average_precision(v, k=k, convention="relevant")):
+        curve = np.array([metric(view, k=k) for k in range(1, 11)])
+        counted = ~np.isnan(curve[0])
+        assert (np.diff(curve[:, counted], axis=0) >= -1e-12).all()
+        assert (np.isnan(curve) == ~counted).all()
 
 
-def test_excluded_pairs_take_no_rank():
-    found = ranked([[0, 1, 2]], 3)
-    positives, excluded = sparse.csr_array([[False, True, False]]), sparse.csr_array([[True, False, False]])
-    assert recall_at(found, positives, k=1).tolist() == [0]
-    assert recall_at(found, positives, k=1, excluded=excluded).tolist() == [1]
-    assert np.isnan(recall_at(found, excluded, k=1, excluded=excluded)).all()
+@given(case=cases(odd=False), beyond=st.integers(1, 5))
+def test_everything_is_found_in_the_end(case, beyond):
+    """Also for a k beyond the database, which is no short ranking."""
+    view, similarity = viewed(case, short="refuse"), case[3]
+    found, best = (metric(view, k=len(case[4]) + beyond) for metric in (recall, graded_recall))
+    np.testing.assert_array_equal(found, np.where(case[1].any(axis=1), 1, NAN))
+    np.testing.assert_array_equal(best, np.where(similarity.any(axis=1), similarity.max(axis=1, initial=0), NAN))
 
 
-def test_rankings_that_are_too_short_are_refused():
-    positives = sparse.csr_array(np.ones((2, 5), dtype=bool))
-    found = ranked([[0, 1, 2], [3, 4, 0]], 5)
-    recall_at(found, positives, k=3)
-    with pytest.raises(InvalidInputError, match=r"recall@4 needs the first 4.*q0 has 3\. Search with a larger k"):
-        recall_at(found, positives, k=4)
-    excluded = sparse.csr_array(np.array([[0, 0, 0, 0, 0], [0, 0, 0, 1, 0]], dtype=bool))
-    with pytest.raises(InvalidInputError, match="q1 has 2"):
-        recall_at(found, positives, k=3, excluded=excluded)
-    everything = ranked([[0, 1], [1, 0]], 2)
-    assert recall_at(everything, sparse.csr_array(np.ones((2, 2), dtype=bool)), k=25).tolist() == [1, 1]
+@given(case=cases())
+def test_at_one_precision_is_recall(case):
+    view = viewed(case)
+    np.testing.assert_array_equal(average_precision(view, k=1), recall(view, k=1))
+    np.testing.assert_array_equal(average_precision(view, k=1, convention="found"), recall(view, k=1))
 
 
-def test_inputs_of_recall_are_checked():
-    found = ranked([[0]], 2)
-    with pytest.raises(InvalidInputError, match=">= 1; got 0"):
-        recall_at(found, sparse.csr_array((1, 2), dtype=bool), k=0)
-    with pytest.raises(InvalidInputError, match=r"\(1, 2\).*\(2, 2\)"):
-        recall_at(found, sparse.csr_array((2, 2), dtype=bool), k=1)
-    wrong = sparse.csr_array(np.ones((1, 3), dtype=bool))
-    with pytest.raises(InvalidInputError, match="excluded"):
-        recall_at(found, sparse.csr_array((1, 2), dtype=bool), k=1, excluded=wrong)
+@given(case=cases(), k=st.integers(1, 10))
+def test_graded_recall_of_zeros_and_ones_is_recall(case, k):
+    view = viewed(case, similarity=sparse.csr_array(case[1].astype(float)))
+    np.testing.assert_array_equal(graded_recall(view, k=k), recall(view, k=k))
+
+
+@given(case=cases(), k=st.integers(1, 10))
+def test_the_order_of_queries_does_not_matter(case, k):
+    (rows, distances), positives, excluded, similarity, searched = case
+    order = np.arange(len(rows))[::-1]
+    turned = (rows[order], distances[order]), positives[order], excluded[order], similarity[order], searched
+    for name, metric in METRICS.items():
+        np.testing.assert_array_equal(metric(viewed(turned), k=k), metric(viewed(case), k=k)[order], err_msg=name)
+
+
+@given(case=cases(), k=st.integers(1, 10), known=st.booleans())
+def test_an_irrelevant_image_at_the_end_changes_nothing(case, k, known):
+    """Nor within the first k, where the ranking was short: it overlaps nothing, or is no database image."""
+    (rows, distances), positives, excluded, similarity, searched = case
+    wide = [np.pad(part, ((0, 0), (0, 1))) for part in (positives, excluded, similarity)]
+    column = np.full((len(rows), 1), len(searched) if known else -1)
+    last = distances[:, -1:] if rows.shape[1] else np.zeros((len(rows), 1))
+    more = (np.hstack([rows, column]), np.hstack([distances, last])), *wide, np.append(searched, np.True_)
+    view, wider = viewed(case), viewed(more)
+    for name in ("recall", "mAP", "graded-recall", "nDCG"):
+        np.testing.assert_array_equal(METRICS[name](wider, k=k), METRICS[name](view, k=k), err_msg=name)
+
+
+@given(similarity=arrays.arrays(float, (3, 6), elements=st.sampled_from([0, 0.1, 0.5, 0.7, 1])), k=st.integers(1, 8))
+def test_the_ideal_order_has_ndcg_one_and_correlation_one(similarity, k):
+    rows = np.argsort(-similarity, axis=1, kind="stable")
+    distances = 1 - np.take_along_axis(similarity, rows, axis=1)
+    view = hits(ranked(rows, 6, distances), sparse.csr_array((3, 6), dtype=bool), similarity=sparse.csr_array(similarity))
+    overlap = similarity.any(axis=1)
+    assert ndcg(view, k=k)[overlap] == pytest.approx(1, abs=1e-15)
+    assert np.isnan(ndcg(view, k=k)[~overlap]).all()
+    rho = rank_correlation(view, k=k)
+    assert rho[~np.isnan(rho)] == pytest.approx(1, abs=1e-12)
+    turned = hits(ranked(rows[:, ::-1], 6, 1 - distances[:, ::-1]), sparse.csr_array((3, 6), dtype=bool), similarity=view.graded)
+    assert rank_correlation(turned, k=6)[~np.isnan(rank_correlation(turned, k=6))] == pytest.approx(-1, abs=1e-12)
+
+
+def test_ndcg_is_never_more_than_one():
+    """Sums of other lengths round otherwise: of the ideal order's DCG over 30 found and 20 that overlap, some quotients are above 1."""
+    similarity = np.pad(-np.sort(-np.random.default_rng(0).random((300, 20)), axis=1), ((0, 0), (0, 10)))
+    rows = np.tile(np.arange(30), (300, 1))
+    view = hits(ranked(rows, 30), sparse.csr_array((300, 30), dtype=bool), similarity=sparse.csr_array(similarity))
+    assert 1 - 1e-12 < ndcg(view, k=30).min() <= ndcg(view, k=30).max() <= 1
+
+
+def test_three_conventions():
+    """Hits at 1 and 3, four relevant, k = 3: what ranx, the MSLS script and torchmetrics say."""
+    view = hits(ranked([[0, 4, 1, 5]], 6), sparse.csr_array([[True] * 4 + [False] * 2]))
+    found = [round(float(average_precision(view, k=3, convention=name)[0]), 3) for name in ("relevant", "msls", "found")]
+    assert found == [0.417, 0.556, 0.833]
+    assert average_precision(view, k=3)[0] == average_precision(view, k=3, convention="msls")[0]
+    with pytest.raises(InvalidInputError, match="'msls', 'relevant', 'found'; got 'trec'"):
+        average_precision(view, k=3, convention="trec")
+
+
+def test_short_rankings_divide_by_k_as_the_msls_script():
+    """Three positives, two columns, k = 5: min(3, 5) divides, although only two could be found."""
+    positives = sparse.csr_array([[True, True, True, False, False, False]])
+    view = hits(ranked([[0, 1]], 6), positives, short="use")
+    assert average_precision(view, k=5).tolist() == [2 / 3]
+    assert recall(view, k=5).tolist() == [1]
+    assert recall_at(ranked([[5, 4]], 6), positives, k=5, short="use").tolist() == [0]
+
+
+def test_graded_metrics_by_hand():
+    """Found 0.2, a stranger, 0.6; in the database 0.6, 0.4, 0.2."""
+    found = ranked([[2, -1, 0, 3]], 4, [[0.1, 0.2, 0.3, 0.4]])
+    view = hits(found, sparse.csr_array((1, 4), dtype=bool), similarity=sparse.csr_array([[0.6, 0.4, 0.2, 0]]))
+    assert [graded_recall(view, k=k)[0] for k in (1, 2, 3, 4)] == [0.2, 0.2, 0.6, 0.6]
+    assert ndcg(view, k=1)[0] == pytest.approx(0.2 / 0.6)
+    assert ndcg(view, k=3)[0] == pytest.approx((0.2 + 0.6 / 2) / (0.6 + 0.4 / math.log2(3) + 0.2 / 2))
+    # ranks of -distance 4 3 2 1, of similarity 3, 1.5, 4, 1.5
+    assert rank_correlation(view, k=4)[0] == pytest.approx(spearmanr([4, 3, 2, 1], [0.2, 0, 0.6, 0]).statistic)
+    assert np.isnan(recall(view, k=4)).all()
+
+
+def test_correlation_is_undefined_without_order():
+    similarity = sparse.csr_array([[0.1, 0.2, 0.3]] * 4 + [[0.5, 0.5, 0.5]])
+    distances = np.array([[1, 2, 3], [1, 1, 1], [1, 2, np.nan], [np.nan] * 3, [1, 2, 3]])
+    view = hits(ranked([[0, 1, 2]] * 5, 3, distances), sparse.csr_array((5, 3), dtype=bool), similarity=similarity)
+    np.testing.assert_allclose(rank_correlation(view, k=3), [-1, np.nan, np.nan, np.nan, np.nan])
+    assert np.isnan(rank_correlation(view, k=2)).all()
+    infinite = hits(ranked([[0, 1, 2]], 3, [[1, np.inf, np.inf]]), sparse.csr_array((1, 3), dtype=bool), similarity=similarity[:1])
+    assert rank_correlation(infinite, k=3)[0] == pytest.approx(spearmanr([-1, -2, -2], [1, 2, 3]).statistic)
+
+
+def test_position_errors():
+    view = hits(ranked([[1, 0], [0, 1], [-1, 0], [0, 1]], 2), sparse.csr_array((4, 2), dtype=bool), short="use")
+    queries, database = [[0, 0], [0, 0], [0, 0], [NAN, 0]], [[3, 4], [1e6, 0]]
+    np.testing.assert_array_equal(position_error(view, queries, database), [1e6, 5, NAN, NAN])
+    nothing = hits(ranked(np.zeros((4, 0)), 2), sparse.csr_array((4, 2), dtype=bool), short="use")
+    assert np.isnan(position_error(nothing, queries, database)).all()
+    for wrong in ((queries[:3], database), (queries, [*database, [0, 0]]), (queries, [[1, 2, 3]] * 2), (queries, [])):
+        with pytest.raises(InvalidInputError, match=r"\(queries, 2\) = \(4, 2\) and \(database, 2\) = \(2, 2\)"):
+            position_error(view, *wrong)
+
+
+@pytest.mark.parametrize("shape", [(0, 0, 0), (0, 3, 2), (2, 0, 0), (2, 3, 0), (2, 3, 2)])
+def test_nothing_to_find_is_nan(shape):
+    """No query, no database, no column; or all that was found, and all that was correct, is excluded."""
+    queries, database, found = shape
+    everything = sparse.csr_array(np.ones((queries, database), dtype=bool))
+    for out in ({"excluded": everything}, {"searched": np.zeros(database, dtype=bool)}):
+        rows = np.tile(np.arange(found), (queries, 1))
+        view = hits(ranked(rows, database, np.zeros(rows.shape)), everything, similarity=everything, **out)
+        for metric in METRICS.values():
+            assert metric(view, k=3).shape == (queries,)
+            assert np.isnan(metric(view, k=3)).all()
+        assert np.isnan(position_error(view, np.zeros((queries, 2)), np.zeros((database, 2)))).all()
+
+
+@given(case=cases(odd=False), k=st.integers(1, 10))
+def test_recall_in_one_call(case, k):
+    (rows, _), positives, _, _, searched = case
+    excluded = np.random.default_rng(k).random(positives.shape) < 0.3
+    found = recall_at(ranked(rows, len(searched)), sparse.csr_array(positives), k=k, excluded=sparse.csr_array(excluded))
+    np.testing.assert_array_equal(found, oracles.recall(rows, positives, excluded, k))
 
 
 def test_every_metric_of_the_table_follows_the_seam():
-    assert {"recall": recall_at} == METRICS
-    for metric in METRICS.values():
-        value = metric(ranked([[0], [0]], 1), sparse.csr_array(np.array([[True], [False]])), k=1, excluded=None)
-        assert value.shape == (2,)
-        assert value.dtype == np.float64
-        assert value[0] == 1
-        assert np.isnan(value[1])
-
-
-def described(vectors, side):
-    vectors = np.asarray(vectors, dtype=np.float32)
-    return Descriptors(vectors, tuple(f"{side}{i}" for i in range(len(vectors))), "m")
-
-
-def place(random, queries, database, dim=4, share=0.2):
-    q, d = (random.normal(size=(n, dim)).astype(np.float32) for n in (queries, database))
-    return (described(q, "q"), described(d, "d")), random.random((queries, database)) < share, random.random((queries, database)) < 0.1
-
-
-def flat(sides, positives, excluded, dtype, repeats=None):
-    """scores and truth of all pairs, as scikit-learn takes them; each query as often as `repeats` says."""
-    scores, truth = [], []
-    start = 0
-    for (q, d), marks, out in zip(sides, positives, excluded, strict=True):
-        distances = oracles.all_distances(q.vectors, d.vectors, dtype)
-        for row in range(len(q)):
-            times = 1 if repeats is None else int(repeats[start + row])
-            scores += [distances[row][~out[row]]] * times
-            truth += [marks[row][~out[row]]] * times
-        start += len(q)
-    return np.concatenate(truth), -np.concatenate(scores).astype(np.float64)
-
-
-def pooled(sides, positives, excluded, dtype):
-    return PooledPrecision(
-        sides, [sparse.csr_array(p) for p in positives], excluded=[sparse.csr_array(e) for e in excluded], distances=dtype
-    )
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("seed", range(4))
-def test_average_precision_is_that_of_scikit_learn(dtype, seed):
-    random = np.random.default_rng(seed)
-    sides, positives, excluded = zip(*(place(random, *size) for size in ((30, 40), (7, 300), (300, 5))), strict=True)
-    truth, score = flat(sides, positives, excluded, dtype)
-    assert dtype == "float32" or len(np.unique(score)) < 0.9 * len(score)
-    found = pooled(sides, positives, excluded, dtype)
-    assert found.value() == pytest.approx(average_precision_score(truth, score), abs=1e-12 if dtype == "float16" else 1e-6)
-    assert found.value() == pytest.approx(oracles.average_precision(-score[::1], truth), abs=1e-6)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_query_weights_are_repeated_queries(dtype):
-    random = np.random.default_rng(9)
-    sides, positives, excluded = zip(*(place(random, *size) for size in ((12, 40), (9, 30))), strict=True)
-    unit = np.array([0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 6, 6, 6, 7, 7, 8, 8, 9, 10])
-    found = pooled(sides, positives, excluded, dtype)
-    statistic = found.by_unit(unit)
-    assert statistic(np.ones(21)) == pytest.approx(found.value(), abs=1e-12)
-    for _ in range(10):
-        weights = np.bincount(random.integers(11, size=11), minlength=11)[unit]
-        truth, score = flat(sides, positives, excluded, dtype, repeats=weights)
-        assert statistic(weights.astype(float)) == pytest.approx(average_precision_score(truth, score), abs=1e-6)
-    assert np.isnan(statistic(np.zeros(21)))
-
-
-def test_more_positives_than_bins():
-    """6,000 positives: the value stays exact, and its binned form comes within a thousandth."""
-    random = np.random.default_rng(3)
-    sides, positives, excluded = place(random, 150, 200)
-    found = pooled([sides], [positives], [excluded], "float32")
-    assert len(found.edges) > 4096
-    truth, score = flat([sides], [positives], [excluded], "float32")
-    assert found.value() == pytest.approx(average_precision_score(truth, score), abs=1e-6)
-    assert found.by_unit(np.arange(150))(np.ones(150)) == pytest.approx(found.value(), abs=1e-3)
-
-
-def test_average_precision_by_hand():
-    """Distances 1, 2, 3, 4; right, wrong, right, wrong: (1 + 2/3) / 2."""
-    q, d = described([[0.0]], "q"), described([[1.0], [2.0], [3.0], [4.0]], "d")
-    marks = np.array([[True, False, True, False]])
-    none = np.zeros_like(marks)
-    assert pooled([(q, d)], [marks], [none], "float32").value() == pytest.approx((1 + 2 / 3) / 2)
-    assert pooled([(q, d)], [marks], [np.array([[True, False, False, False]])], "float32").value() == pytest.approx(1 / 2)
-    assert np.isnan(pooled([(q, d)], [none], [none], "float32").value())
-    assert np.isnan(PooledPrecision([], [], excluded=[]).value())
-    tied = described([[1.0], [1.0], [1.0], [1.0]], "d")
-    assert pooled([(q, tied)], [marks], [none], "float32").value() == pytest.approx(0.5)
-
-
-def test_distances_beyond_float16_tie():
-    """Descriptors that are not normalised may lie further apart than float16 holds: those pairs tie, none is lost."""
-    q, d = described([[0.0]], "q"), described([[1.0], [1e5], [2e5], [3e5]], "d")
-    marks = np.array([[True, True, False, False]])
-    none = np.zeros_like(marks)
-    assert pooled([(q, d)], [marks], [none], "float16").value() == pytest.approx((1 + 2 / 4) / 2)
-    assert pooled([(q, d)], [marks], [none], "float32").value() == 1
-
-
-def test_inputs_of_precision_are_checked():
-    q, d = described(np.zeros((2, 2)), "q"), described(np.zeros((3, 2)), "d")
-    with pytest.raises(InvalidInputError, match=r"\(2, 3\).*\(3, 2\)"):
-        PooledPrecision([(q, d)], [sparse.csr_array((3, 2), dtype=bool)], excluded=[None])
-    with pytest.raises(InvalidInputError, match="q1 is not"):
-        PooledPrecision([(described([[0, 0], [0, np.nan]], "q"), d)], [sparse.csr_array((2, 3), dtype=bool)], excluded=[None])
+    """One value a query, NaN where there is nothing to find; refused by its name where k or the ranking is too small."""
+    assert list(METRICS) == list(NEEDS) == ["recall", "mAP", "graded-recall", "nDCG", "rank-correlation"]
+    truth = sparse.csr_array([[True, False, True, False], [False] * 4])
+    found = ranked([[0, 2, 1], [0, 1, 2]], 4, [[0.1, 0.2, 0.3]] * 2)
+    view, bare = (hits(found, truth, similarity=one) for one in (truth.astype(float), None))
+    for name, metric in METRICS.items():
+        values = metric(view, k=3)
+        assert (values.shape, values.dtype) == ((2,), np.float64)
+        assert values[0] == pytest.approx(3**0.5 / 2 if name == "rank-correlation" else 1)
+        assert np.isnan(values[1])
+        with pytest.raises(InvalidInputError, match=f"{name}@k must be >= 1; got 0"):
+            metric(view, k=0)
+        with pytest.raises(InvalidInputError, match=f"{name}@4 needs .* q0 has 3"):
+            metric(view, k=4)
+        if "similarity" in NEEDS[name]:
+            with pytest.raises(InvalidInputError, match="needs graded similarity"):
+                metric(bare, k=3)
+        else:
+            np.testing.assert_array_equal(metric(bare, k=3), values)
