@@ -1,11 +1,17 @@
 """Intervals: what is drawn again, and how often the interval covers the truth."""
 
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import covis.intervals
 from covis.errors import InvalidInputError
 from covis.images import Images
-from covis.intervals import Units, bootstrap, draws, resampling_units
+from covis.intervals import Units, bootstrap, bootstrap_means, draws, resampling_units
 
 
 def images(n, *, sequences=None, frames=None):
@@ -99,3 +105,152 @@ def test_degenerate_cases():
 def test_parameters_are_checked(options):
     with pytest.raises(InvalidInputError, match="samples must be"):
         bootstrap(mean(np.ones(3)), Units(np.arange(3), "queries"), **options)
+
+
+def plain_units(tables, block):
+    """Plain loops: a key a query, numbered as they come."""
+    keys = [
+        (number, table.sequence[row] if table.sequence is not None else "")
+        for number, table in enumerate(tables)
+        for row in range(len(table))
+    ]
+    if all(table.sequence is not None for table in tables) and len(set(keys)) >= 10:
+        what = "sequences"
+    elif any(table.frame is None for table in tables):
+        keys, what = list(range(len(keys))), "queries"
+    else:
+        frames = [int(frame) for table in tables for frame in table.frame]
+        before = [
+            sum(1 for other in range(len(keys)) if keys[other] == keys[row] and (frames[other], other) < (frames[row], row))
+            for row in range(len(keys))
+        ]
+        keys, what = [(key, place // block) for key, place in zip(keys, before, strict=True)], f"blocks of {block} consecutive frames"
+    seen = []
+    for key in keys:
+        if key not in seen:
+            seen.append(key)
+    return [seen.index(key) for key in keys], what
+
+
+@st.composite
+def tables(draw):
+    n = draw(st.integers(0, 14))
+    sequences = draw(st.none() | st.lists(st.sampled_from("abcdefgh"), min_size=n, max_size=n))
+    frames = draw(st.none() | st.lists(st.integers(-3, 9), min_size=n, max_size=n))
+    return images(n, sequences=sequences, frames=frames)
+
+
+@given(scenes=st.lists(tables(), max_size=3), block=st.integers(1, 4))
+def test_units_are_those_of_plain_loops(scenes, block):
+    units = resampling_units(scenes, block=block)
+    assert (units.unit.tolist(), units.what) == plain_units(scenes, block)
+
+
+def test_the_asked_among_a_scene_are_blocked_among_themselves():
+    """Every third frame asks: ten of those are a block, though their numbers are 30 apart."""
+    asked = images(90, frames=range(90)).select(np.arange(0, 90, 3))
+    units = resampling_units([asked])
+    assert units.unit.tolist() == [0] * 10 + [1] * 10 + [2] * 10
+
+
+def test_a_hundred_thousand_queries_take_no_time():
+    many = images(100_000, frames=range(100_000))
+    start = time.perf_counter()
+    assert resampling_units([many]).count == 10_000
+    assert time.perf_counter() - start < 2  # 0.02 s; a loop over pairs of queries would take hours
+
+
+def test_blocks_have_a_frame():
+    with pytest.raises(InvalidInputError, match="at least one frame; got 0"):
+        resampling_units([images(3, frames=range(3))], block=0)
+
+
+def plain_interval(values, unit, *, samples, seed, level):
+    """Plain loops over samples, draws and queries, with the same random numbers."""
+    random = np.random.default_rng(seed)
+    count = max(unit) + 1
+    means = []
+    for _ in range(samples):
+        drawn = random.integers(count, size=count).tolist()
+        kept = [value for one in drawn for value, owner in zip(values, unit, strict=True) if owner == one and value == value]
+        if kept:
+            means.append(sum(kept) / len(kept))
+    return tuple(np.quantile(means, [(1 - level) / 2, (1 + level) / 2])) if means and count > 1 else (float("nan"),) * 2
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 1.0, 0.25, 7.5, -2.0, float("nan")])), min_size=1, max_size=12),
+    seed=st.integers(0, 3),
+    level=st.sampled_from([0.5, 0.9]),
+)
+def test_the_means_of_many_columns_have_the_intervals_of_each(rows, seed, level):
+    unit = np.unique([owner for owner, _ in rows], return_inverse=True)[1]
+    values = np.array([value for _, value in rows])
+    columns = {"a": values, "b": np.nan_to_num(values), "c": -values, "none": np.full(len(values), np.nan)}
+    units = Units(unit, "sequences")
+    found = bootstrap_means(columns, units, samples=30, seed=seed, level=level)
+    assert list(found) == list(columns)
+    for name, column in columns.items():
+        expected = plain_interval(column.tolist(), unit.tolist(), samples=30, seed=seed, level=level)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-12)
+        counted, filled = ~np.isnan(column), np.nan_to_num(column)
+        one = bootstrap(lambda w, c=counted, f=filled: w @ f / (w @ c) if w @ c else np.nan, units, samples=30, seed=seed, level=level)
+        np.testing.assert_allclose(found[name], one, rtol=1e-12, atol=1e-12)
+
+
+def test_blocks_of_samples_and_of_columns_change_nothing(monkeypatch):
+    random = np.random.default_rng(2)
+    columns = {str(i): np.where(random.random(60) < 0.2, np.nan, random.random(60)) for i in range(7)}
+    units = Units(np.arange(60) // 3, "sequences")
+    whole = bootstrap_means(columns, units, samples=50, seed=4)
+    for size in (1, 16 * 20 * 2, 16 * 20 * 3 + 5):
+        monkeypatch.setattr(covis.intervals, "BUFFER_BYTES", size)
+        for name, interval in bootstrap_means(columns, units, samples=50, seed=4).items():
+            np.testing.assert_allclose(interval, whole[name], rtol=1e-12)
+    assert bootstrap_means(columns, units, samples=50, seed=5) != whole
+
+
+def test_many_units_need_little_memory():
+    columns = {str(i): np.random.default_rng(i).random(50_000) for i in range(20)}
+    tracemalloc.start()
+    bootstrap_means(columns, Units(np.arange(50_000), "queries"), samples=400)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # all draws at once would be 160 MB
+
+
+def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says():
+    """200 draws of 60 queries in 20 sequences that agree within: units cover, single queries do not."""
+    random = np.random.default_rng(7)
+    units, alone = Units(np.repeat(np.arange(20), 3), "sequences"), Units(np.arange(60), "queries")
+    covered = {"sequences": 0, "queries": 0}
+    for trial in range(200):
+        column = np.repeat(random.normal(2.0, 1.0, size=20), 3) + random.normal(0, 0.2, size=60)
+        for one in (units, alone):
+            low, high = bootstrap_means({"x": column}, one, samples=100, seed=trial, level=0.9)["x"]
+            covered[one.what] += low <= 2.0 <= high
+    assert 0.78 <= covered["sequences"] / 200 <= 0.96
+    assert covered["queries"] / 200 < 0.75
+
+
+def test_degenerate_means():
+    nothing = (pytest.approx(float("nan"), nan_ok=True),) * 2
+    assert bootstrap_means({}, Units(np.arange(3), "queries")) == {}
+    assert bootstrap_means({"x": np.ones(4)}, Units(np.zeros(4, dtype=np.int64), "sequences")) == {"x": nothing}
+    assert bootstrap_means({"x": np.zeros(0)}, Units(np.zeros(0, dtype=np.int64), "queries")) == {"x": nothing}
+    assert bootstrap_means({"x": np.ones(4)}, Units(np.arange(4), "queries")) == {"x": (1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [(np.ones(2), r"recall@1 must have one value for each of the 3 queries; got shape \(2,\)"), ([0, np.inf, 1], "row 1 is infinite")],
+)
+def test_columns_are_checked(column, what):
+    with pytest.raises(InvalidInputError, match=what):
+        bootstrap_means({"recall@1": column}, Units(np.arange(3), "queries"))
+
+
+@pytest.mark.parametrize("options", [{"samples": 0}, {"level": 0}, {"level": float("nan")}, {"seed": -1}])
+def test_parameters_of_means_are_checked(options):
+    with pytest.raises(InvalidInputError, match="samples must be"):
+        bootstrap_means({"x": np.ones(3)}, Units(np.arange(3), "queries"), **options)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from covis.config import from_table
 from covis.errors import DamagedFileError, InvalidInputError
 from covis.files import check_absent, read_json, write_json
 from covis.protocols import Protocol
 
-FORMAT, VERSION = "covis-scores", 1
+FORMAT, VERSION = "covis-scores", 2
+WIDTH = 88
+"""Characters in a line of the printed table."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,14 @@ class Metric:
     """A number with its interval.
 
     Attributes:
-        value: a fraction in [0, 1]; NaN where nothing could be counted.
-        low: of the interval.
-        high: of the interval.
+        value: a fraction in [0, 1] for most metrics; metres, >= 0, for `error@…`; in [-1, 1] for `rank-correlation@k`. NaN
+            where nothing could be counted.
+        low: of the interval, in the value's unit; NaN where there is none.
+        high: of the interval, in the value's unit; NaN where there is none.
         n: how many queries were counted.
+
+    >>> print(Metric(0.5, 0.25, 0.75, 40))
+    0.500 [0.250, 0.750]
     """
 
     value: float
@@ -35,7 +42,16 @@ class Metric:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.text()
+
+    def text(self, unit: str = "") -> str:
+        """The value and its interval to three decimals; with a unit, which stands behind them, to two.
+
+        >>> Metric(12.34, 10.0, 15.5, 40).text("m")
+        '12.34 [10.00, 15.50] m'
+        """
+        digits = 2 if unit else 3
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}] {unit}".rstrip()
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +65,12 @@ class Scores:
         per_query: name -> (q,) values, NaN for a query that is not counted.
         interval: how the intervals were made: method, unit, how many units, samples, level.
         history: what was scored: the descriptors and their whitening, the label rule and its parameters.
+        units: (q,) int64, the resampling unit of each query, numbered from 0 without a gap; None where it is not known
+            (a file of version 1).
 
     Raises:
-        InvalidInputError: a per-query column has another length than the queries.
+        InvalidInputError: a per-query column, or the units, have another length than the queries; the units are not
+            numbered from 0 without a gap.
     """
 
     protocol: Protocol
@@ -60,6 +79,7 @@ class Scores:
     per_query: Mapping[str, NDArray[np.float64]]
     interval: Mapping[str, Any] = field(default_factory=dict)
     history: Mapping[str, Any] = field(default_factory=dict)
+    units: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         for name, values in self.per_query.items():
@@ -67,22 +87,27 @@ class Scores:
                 raise InvalidInputError(
                     f"The per-query {name} must have one value for each of the {len(self.queries)} queries; got shape {np.shape(values)}."
                 )
+        if self.units is not None:
+            object.__setattr__(self, "units", _units(self.units, len(self.queries)))
 
     def __str__(self) -> str:
-        width = max((len(name) for name in self.metrics), default=0)
-        rows = [f"  {name:<{width}}  {metric}  n = {metric.n}" for name, metric in self.metrics.items()]
-        units = self.interval
-        said = f"  intervals: {units['level']:.0%}, {units['method']} over {units['count']} {units['unit']}" if units else ""
-        return "\n".join([self.protocol.card(), *rows, said]).rstrip()
+        if not self.metrics:
+            return self.protocol.card()
+        said = f"  queries asked: {len(self.queries)}, counted: n"
+        if self.interval:
+            how = self.interval
+            said += f"; intervals: {how['level']:.0%}, {how['method']} over {how['count']} {how['unit']}"
+        return "\n\n".join([self.protocol.card(), *_tables(self.metrics), said])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write JSON (NaN becomes null); returns the path.
 
         Raises:
             OutputExistsError: the file is there and `overwrite` is false.
+            InvalidInputError: a value is infinite, or the history holds what JSON cannot.
         """
         metrics = {
-            name: {"value": _null(m.value), "low": _null(m.low), "high": _null(m.high), "n": m.n} for name, m in self.metrics.items()
+            name: {"value": _null(m.value), "low": _null(m.low), "high": _null(m.high), "n": int(m.n)} for name, m in self.metrics.items()
         }
         value = {
             "format": FORMAT,
@@ -92,13 +117,14 @@ class Scores:
             "interval": dict(self.interval),
             "history": dict(self.history),
             "queries": list(self.queries),
+            "units": None if self.units is None else self.units.tolist(),
             "per_query": {name: [_null(v) for v in np.asarray(values).tolist()] for name, values in self.per_query.items()},
         }
         return write_json(check_absent(path, overwrite=overwrite), value)
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
-        """The inverse of `save`.
+        """The inverse of `save`; a file of version 1 has no units.
 
         Raises:
             MissingFileError: there is no such file.
@@ -107,23 +133,127 @@ class Scores:
         stored = read_json(path, kind=FORMAT, version=VERSION)
         try:
             definition = from_table(Protocol, stored["protocol"], where=f"{path}: protocol")
-            metrics = {
-                name: Metric(_nan(m["value"]), _nan(m["low"]), _nan(m["high"]), int(m["n"])) for name, m in stored["metrics"].items()
-            }
-            per_query = {name: _column(values) for name, values in stored["per_query"].items()}
-            return cls(definition, metrics, tuple(stored["queries"]), per_query, dict(stored["interval"]), dict(stored["history"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            metrics = {name: _metric(m) for name, m in stored["metrics"].items()}
+            per_query = {name: np.array([_nan(value) for value in values]) for name, values in stored["per_query"].items()}
+            units = _whole(stored["units"]) if stored["version"] > 1 and stored["units"] is not None else None
+            interval = _checked_interval(stored["interval"])
+            return cls(definition, metrics, _names(stored["queries"]), per_query, interval, dict(stored["history"]), units)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DamagedFileError(f"{path} must hold scores; its parts do not fit ({error}). Evaluate again.") from error
 
 
+def unit_of(metric: str) -> str:
+    """What a metric is measured in: "m" for errors, nothing for fractions.
+
+    >>> unit_of("error@50%"), unit_of("recall@1")
+    ('m', '')
+    """
+    return "m" if metric.partition("@")[0] == "error" else ""
+
+
+def lower_is_better(metric: str) -> bool:
+    """True of errors; every other metric is better when it is higher.
+
+    >>> lower_is_better("error"), lower_is_better("mAP@5")
+    (True, False)
+    """
+    return metric.partition("@")[0] == "error"
+
+
+def _tables(metrics: Mapping[str, Metric]) -> Iterator[str]:
+    """A row a k, a column for each metric that is taken at several k; then a row for each other metric."""
+    families: dict[str, dict[int, Metric]] = {}
+    others: list[list[str]] = []
+    for name, metric in metrics.items():
+        family, _, k = name.rpartition("@")
+        if family and k.isascii() and k.isdigit() and k == str(int(k)):
+            families.setdefault(family, {})[int(k)] = metric
+        else:
+            others.append([name, metric.text(unit_of(name)), f"n = {metric.n}"])
+    ks = sorted({k for values in families.values() for k in values})
+    columns = [_family(name, values, ks) for name, values in families.items()]
+    if columns:
+        label = ["k", *map(str, ks), "n"]
+        each = max(1, (WIDTH - 8) // (2 + max(len(cell) for column in columns for cell in column)))
+        for start in range(0, len(columns), each):
+            yield aligned(zip(label, *columns[start : start + each], strict=True), right=(0,))
+    if others:
+        yield aligned(others)
+
+
+def _family(name: str, values: Mapping[int, Metric], ks: Sequence[int]) -> list[str]:
+    counted = sorted({metric.n for metric in values.values()})
+    cells = [values[k].text(unit_of(name)) if k in values else "" for k in ks]
+    return [f"{name}@k", *cells, "-".join(str(n) for n in dict.fromkeys((counted[0], counted[-1])))]
+
+
+def aligned(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Rows of cells as lines, two blanks between the columns and before the first; the columns in `right` end together.
+
+    >>> print(aligned([["k", "recall"], ["10", "0.5"]], right=[0]))
+       k  recall
+      10  0.5
+    """
+    rows = [list(row) for row in rows]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        [cell.rjust(width) if place in right else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        for row in rows
+    ]
+    return "\n".join(("  " + "  ".join(line)).rstrip() for line in lines)
+
+
+def _units(units: Any, count: int) -> NDArray[np.int64]:
+    given = np.asarray(units)
+    if given.shape != (count,) or (count and not np.issubdtype(given.dtype, np.integer)):
+        raise InvalidInputError(
+            f"The units must be a whole number for each of the {count} queries; got {given.dtype} of shape {given.shape}."
+        )
+    if count and (given.min() < 0 or given.max() >= count or np.bincount(given).min() == 0):
+        raise InvalidInputError(
+            f"The units of the queries must be numbered from 0 without a gap; got numbers from {given.min()} to {given.max()}."
+        )
+    numbers = given.astype(np.int64)
+    numbers.setflags(write=False)
+    return numbers
+
+
+def _metric(stored: Mapping[str, Any]) -> Metric:
+    n = stored["n"]
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise ValueError(f"a metric's n must be a whole number; found {n!r}")
+    return Metric(_nan(stored["value"]), _nan(stored["low"]), _nan(stored["high"]), n)
+
+
+def _names(stored: Any) -> tuple[str, ...]:
+    if not isinstance(stored, list) or not all(isinstance(name, str) for name in stored):
+        raise ValueError("the queries must be a list of names")
+    return tuple(stored)
+
+
+def _whole(stored: Any) -> NDArray[np.int64]:
+    if not isinstance(stored, list) or not all(type(number) is int for number in stored):
+        raise ValueError("the units must be a list of whole numbers")
+    return np.array(stored, dtype=np.int64)
+
+
+def _checked_interval(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Nothing, or all that is printed."""
+    interval = dict(stored)
+    if interval and not (
+        isinstance(interval["level"], (int, float)) and isinstance(interval["count"], int) and f"{interval['method']}{interval['unit']}"
+    ):
+        raise ValueError("the interval must say its level and count as numbers")
+    return interval
+
+
 def _null(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return None if math.isnan(value) else float(value)
 
 
-def _nan(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _column(values: list[float | None]) -> NDArray[np.float64]:
-    numbers: ArrayLike = [_nan(value) for value in values]
-    return np.asarray(numbers, dtype=np.float64)
+def _nan(value: Any) -> float:
+    if value is None:
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"a value must be a finite number or null; found {value!r}")
+    return float(value)
