@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, OutputFailedError
 from covis.files import load_arrays, save_arrays
+from covis.predictions import Predictions
 from covis.rankings import Rankings
 
 NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1)
@@ -24,6 +25,9 @@ def rankings(draw, name=NAME, least=0):
     k = draw(st.integers(least, len(database)))
     rows = np.array([draw(st.permutations(range(len(database))))[:k] for _ in queries]).reshape(len(queries), k)
     distances = np.sort(draw(st.lists(st.floats(0, 9, width=32), min_size=rows.size, max_size=rows.size))).reshape(rows.shape)
+    if least == 0 and draw(st.booleans()):  # what is no image of the database, its distance known or not
+        strange = np.array(draw(st.lists(st.booleans(), min_size=rows.size, max_size=rows.size)), dtype=bool).reshape(rows.shape)
+        rows, distances = np.where(strange, -1, rows), np.where(strange & draw(st.booleans()), np.nan, distances)
     if draw(st.booleans()):
         distances = np.full(rows.shape, np.nan)
     return Rankings(
@@ -54,7 +58,7 @@ def test_rankings_come_back_and_give_the_same_bytes(tmp_path_factory, found):
 @given(found=rankings(WORD, least=1))
 def test_a_prediction_text_comes_back(tmp_path_factory, found):
     path = found.save(tmp_path_factory.mktemp("r") / "a.txt")
-    again = Rankings.load_text(path, database_names=found.database_names)
+    again = Predictions.read(path).rankings(found.query_names, found.database_names)
     assert again.rows.tolist() == found.rows.tolist()
     assert again.query_names == found.query_names
     assert np.isnan(again.distances).all()
@@ -70,28 +74,6 @@ def test_names_that_a_text_cannot_hold_are_refused(tmp_path, name):
         with pytest.raises(InvalidInputError, match=r"Write \.npz instead"):
             Rankings([[0]], [[0.0]], queries, database).save(tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_text_by_hand_is_read(tmp_path):
-    (tmp_path / "p.txt").write_bytes(b"# made by hand\r\n\r\n0012  c a # best two\r\nq2\tb\tc\r\n")
-    found = Rankings.load_text(tmp_path / "p.txt", database_names=("a", "b", "c"))
-    assert found.rows.tolist() == FOUND.rows.tolist()
-    assert found.query_names == ("0012", "q2")
-    assert found.history == {"predictions": "p.txt"}
-
-
-@pytest.mark.parametrize(("text", "said"), [
-    ("q a b\nr a x\n", "line 2.*'x' is none"),
-    ("q a b\nq b a\n", "line 2.*'q' has another at line 1"),
-    ("q a b\n\nr a\n", "line 3.*names 1, those before 2"),
-    ("q a a\n", "line 1.*stands twice"),
-    ("", "holds none"),
-    ("# nothing\n\n", "holds none"),
-])  # fmt: skip
-def test_every_wrong_line_is_named(tmp_path, text, said):
-    (tmp_path / "p.txt").write_text(text)
-    with pytest.raises(DamagedFileError, match=said):
-        Rankings.load_text(tmp_path / "p.txt", database_names=("a", "b"))
 
 
 def test_damaged_rankings_are_refused(tmp_path, refuses_every_cut, never_wrong):
@@ -131,14 +113,24 @@ def test_nothing_is_overwritten_unasked(tmp_path, suffix, full_disk):
 @pytest.mark.parametrize(("rows", "distances", "said"), [
     ([[0, 1]], [[0, 1]], "for 2 queries"),
     ([[0, 1], [1, 2]], [[0], [1]], r"\(2, 2\) and \(2, 1\)"),
-    ([[0, 1], [1, 3]], [[0, 1], [0, 1]], r"in \[0, 3\); that of q2 holds \[1, 3\]"),
-    ([[0, 1], [1, -1]], [[0, 1], [0, 1]], "that of q2"),
+    ([[0, 1], [1, 3]], [[0, 1], [0, 1]], r"in \[0, 3\), or -1; that of q2 holds \[1, 3\]"),
+    ([[0, 1], [1, -2]], [[0, 1], [0, 1]], "that of q2"),
     ([[0, 1], [2, 2]], [[0, 1], [0, 1]], "q2 names one twice"),
+    ([[0, -1, -1], [2, -1, 2]], [[0, 1, 1], [0, 1, 1]], "q2 names one twice"),
     ([[0, 1], [1, 2]], [[0, 1], [1, 0]], "those of q2 do"),
+    ([[0, -1, 1], [1, -1, 2]], [[0, np.nan, 0], [1, np.nan, 0]], "those of q2 do"),
 ])  # fmt: skip
 def test_every_rule_names_the_query(rows, distances, said):
     with pytest.raises(InvalidInputError, match=said):
         Rankings(rows, distances, ("q1", "q2"), ("a", "b", "c"))
+
+
+def test_a_text_cannot_hold_what_has_no_name(tmp_path):
+    found = Rankings([[0, 1], [-1, 0]], np.full((2, 2), np.nan), ("q1", "q2"), ("a", "b"))
+    assert Rankings.load(found.save(tmp_path / "a.npz")).rows.tolist() == [[0, 1], [-1, 0]]
+    with pytest.raises(InvalidInputError, match=r"ranking of q2 holds.*Write \.npz"):
+        found.save(tmp_path / "a.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_what_it_says_of_itself():

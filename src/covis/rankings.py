@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covis.errors import DamagedFileError, InvalidInputError
-from covis.files import check_absent, decode_names, encode_names, load_arrays, read_text, save_arrays, write_text
+from covis.files import check_absent, decode_names, encode_names, load_arrays, save_arrays, write_text
 
 FORMAT, VERSION = "covis-rankings", 1
 
@@ -21,8 +21,9 @@ class Rankings:
     """What a search found.
 
     Attributes:
-        rows: (q, k) int64 database rows, best first, each at most once a query.
-        distances: (q, k) float32, non-decreasing along a row; NaN where the ranking came without any.
+        rows: (q, k) int64 database rows, best first, each at most once a query; -1 for what is no image of the database: it
+            takes its rank and is never correct.
+        distances: (q, k) float32, non-decreasing along a row; NaN where unknown.
         query_names: q names.
         database_names: n names, what `rows` index.
         history: how it was made: the descriptors' model, their whitening, the index.
@@ -49,21 +50,24 @@ class Rankings:
                 f"Rankings must be (queries, k) rows and distances for {len(self.query_names)} queries; got {rows.shape} "
                 f"and {distances.shape}."
             )
-        outside = np.flatnonzero(((rows < 0) | (rows >= len(self.database_names))).any(axis=1))
+        outside = np.flatnonzero(((rows < -1) | (rows >= len(self.database_names))).any(axis=1))
         if outside.size:
             query = self.query_names[outside[0]]
             raise InvalidInputError(
-                f"A ranking's rows must be in [0, {len(self.database_names)}); that of {query} holds {rows[outside[0]].tolist()}."
+                f"A ranking's rows must be in [0, {len(self.database_names)}), or -1; that of {query} holds {rows[outside[0]].tolist()}."
             )
         ordered = np.sort(rows, axis=1)
-        twice = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+        twice = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1))
         if twice.size:
             raise InvalidInputError(
                 f"A ranking must name a database image once; that of {self.query_names[twice[0]]} names one twice. Remove the repeats."
             )
-        if (np.diff(distances, axis=1) < 0).any():
-            query = self.query_names[int(np.flatnonzero((np.diff(distances, axis=1) < 0).any(axis=1))[0])]
-            raise InvalidInputError(f"Distances must not decrease along a ranking (best first); those of {query} do.")
+        # The largest so far, unknown ones apart: those between two unknown distances are compared too.
+        falling = np.flatnonzero((distances[:, 1:] < np.fmax.accumulate(distances, axis=1)[:, :-1]).any(axis=1))
+        if falling.size:
+            raise InvalidInputError(
+                f"Distances must not decrease along a ranking (best first); those of {self.query_names[falling[0]]} do."
+            )
         values = {
             "rows": rows,
             "distances": distances,
@@ -88,11 +92,11 @@ class Rankings:
         """Write one `.npz` without pickle, or with the suffix .txt the prediction text of MSLS; returns the path.
 
         The text holds a line a query: its name, then the names found, best first, separated by spaces. Distances and
-        history are not in it.
+        history are not in it; `covis.predictions.Predictions` reads it.
 
         Raises:
             OutputExistsError: the file is there and `overwrite` is false.
-            InvalidInputError: a name has white space or a #, which the text format cannot hold.
+            InvalidInputError: a name has white space or a #, or a row is -1, which the text format cannot hold.
         """
         path = check_absent(path, overwrite=overwrite)
         if path.suffix == ".txt":
@@ -106,6 +110,11 @@ class Rankings:
         if unfit:
             raise InvalidInputError(
                 f"A prediction text separates names by spaces, and # begins a comment; {unfit[0]!r} cannot stand in it. Write .npz instead."
+            )
+        if (self.rows < 0).any():
+            raise InvalidInputError(
+                f"A prediction text holds names; the ranking of {self.query_names[int(np.argwhere(self.rows < 0)[0, 0])]} holds what is "
+                "no image of the database. Write .npz instead."
             )
         lines = [
             " ".join([query, *(self.database_names[row] for row in rows)]) for query, rows in zip(self.query_names, self.rows, strict=True)
@@ -131,40 +140,3 @@ class Rankings:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedFileError(f"{path} must hold rankings; its parts do not fit ({error}). Search again.") from error
-
-    @classmethod
-    def load_text(cls, path: str | Path, *, database_names: tuple[str, ...]) -> Rankings:
-        """Read a prediction text: lines of a query's name and the names found, `#` begins a comment.
-
-        Raises:
-            MissingFileError: there is no such file.
-            DamagedFileError: a line is ragged, a query stands twice, or a name is not in the database; the message
-                names the line.
-        """
-        place = {name: row for row, name in enumerate(database_names)}
-        queries: dict[str, int] = {}
-        rows: list[list[int]] = []
-        for number, line in enumerate(read_text(path).splitlines(), start=1):
-            query, *found = line.partition("#")[0].split() or [""]
-            if not query:
-                continue
-            unknown = [name for name in found if name not in place]
-            if unknown or query in queries or (rows and len(found) != len(rows[0])) or len(set(found)) != len(found):
-                raise DamagedFileError(f"{path}, line {number}: {_complaint(query, queries, found, rows, unknown)} Mend the line.")
-            queries[query] = number
-            rows.append([place[name] for name in found])
-        if not rows:
-            raise DamagedFileError(f"{path} must hold a line a query; it holds none.")
-        return cls(
-            np.array(rows), np.full((len(rows), len(rows[0])), np.nan), tuple(queries), database_names, {"predictions": Path(path).name}
-        )
-
-
-def _complaint(query: str, queries: Mapping[str, int], found: list[str], rows: list[list[int]], unknown: list[str]) -> str:
-    if unknown:
-        return f"every name found must be a database image; {unknown[0]!r} is none."
-    if query in queries:
-        return f"a query must have one line; {query!r} has another at line {queries[query]}."
-    if rows and len(found) != len(rows[0]):
-        return f"every line must name as many database images; this one names {len(found)}, those before {len(rows[0])}."
-    return "a database image must be named once; one stands twice."
