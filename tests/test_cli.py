@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,14 @@ from covis import cli
 from covis.datasets import read
 from covis.evaluation import evaluate
 from covis.extraction import extract
-from covis.labelling import label_by_surface
+from covis.labelling import LABEL_RULES, label_by_surface
 from covis.labels import Labels
 from covis.scores import Scores
 from covis.whitening import fit_whitening
 
-COMMANDS = ["demo", "evaluate", "extract", "index", "label", "ls", "run", "search", "train", "whiten", "world"]
+COMMANDS = [
+    "check", "compare", "convert", "demo", "evaluate", "extract", "index", "label", "ls", "run", "search", "train", "whiten", "world",
+]  # fmt: skip
 
 
 def covis(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -51,7 +54,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("command", "function"),
-    [("label", label_by_surface), ("extract", extract), ("whiten", fit_whitening), ("evaluate", evaluate), ("search", None)],
+    [("extract", extract), ("whiten", fit_whitening), ("evaluate", evaluate), ("search", None)],
 )
 def test_defaults_are_those_of_the_functions(command: str, function: object) -> None:
     options = {p.name: p.default for p in get_command(cli.app).commands[command].params}
@@ -66,6 +69,22 @@ def test_defaults_are_those_of_the_functions(command: str, function: object) -> 
             assert options[name] == parameter.default, name
             shared += 1
     assert shared >= 2
+
+
+def test_label_says_the_defaults_of_its_rules() -> None:
+    """Its options are None where they are not given, so that a rule's own default holds; the help must say that one."""
+    options = {p.name: p for p in get_command(cli.app).commands["label"].params}
+    said = 0
+    for function in LABEL_RULES.values():
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name in options:
+                assert options[name].default is None, name
+                text = options[name].help
+                if parameter.default is not None:
+                    value = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
+                    assert re.search(rf"default {re.escape(value)}(?![\w.]*\w)", text), name
+                    said += 1
+    assert said >= 14
 
 
 def test_help_of_every_command_names_every_option() -> None:

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from covis.config import Recipe, load_recipe, to_table, to_toml
 from covis.datasets import read
+from covis.datasets.gcl_h5 import read_labels as read_h5_labels
+from covis.datasets.gcl_h5 import write_labels as write_h5_labels
 from covis.descriptors import Descriptors
 from covis.errors import InvalidInputError, LeakError, OutputExistsError
 from covis.evaluation import evaluate
@@ -307,9 +309,10 @@ class _Chain:
         files = [self.out / "scores" / arm / f"{rule.name.replace('/', '-')}.json" for rule in rules]
 
         def make() -> None:
-            drawn = {"samples": settings.samples, "seed": settings.seed}
             for rule, file in zip(rules, files, strict=True):
-                scores = evaluate(rankings, scenes, labels=labels, protocol=rule, descriptors=described, **drawn)
+                scores = evaluate(
+                    rankings, scenes, labels=labels, protocol=rule, descriptors=described, samples=settings.samples, seed=settings.seed
+                )
                 scores.save(file, overwrite=True)
 
         cards = {"evaluate": to_table(settings), "protocols": [rule.as_dict() for rule in rules]}

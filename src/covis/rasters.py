@@ -96,6 +96,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def has_gps(path: str | Path) -> bool:
+    """Whether an image file's EXIF data holds a GPS block, from its header alone."""
+    with _Opened(path) as image:
+        return bool(image.getexif().get_ifd(0x8825))
+
+
 class _Opened:
     """Open an image file for reading; any failure inside, decoding included, is an error of ours that names the file."""
 

@@ -85,13 +85,12 @@ def label(
     reach: Annotated[
         float | None,
         _view(
-            "How far images see where the data does not say, metres (default 50); with surface: the largest depth that counts (default 6; 30 for a street)."
+            "How far images see where the data does not say, metres (default 50); "
+            "with surface: the largest depth that counts (default 6; 30 for a street)."
         ),
     ] = None,
     overlap: Annotated[str | None, _view("iou or fraction; with surface also database-fraction (default iou).")] = None,
-    max_heading_difference: Annotated[
-        float | None, _view("Pairs that turn further apart share nothing, degrees (default: no gate).")
-    ] = None,
+    max_heading_difference: Annotated[float | None, _view("Pairs that turn further apart share nothing, degrees.")] = None,
     panoramas: Annotated[str | None, _view("exclude, all-round or stop (default exclude).")] = None,
     without_heading: Annotated[str | None, _view("exclude, all-round or stop (default stop).")] = None,
     half: Annotated[float | None, _distance("Metres at which the similarity is 1/2 (default 25).")] = None,
@@ -194,8 +193,10 @@ def ls(
         return
     import importlib
 
-    for entry, value in sorted(getattr(importlib.import_module(module), name).items()):
-        typer.echo(f"{entry:<16} {_first_line(value)}".rstrip())
+    entries = sorted(getattr(importlib.import_module(module), name).items())
+    width = max(16, *(len(entry) for entry, _ in entries))
+    for entry, value in entries:
+        typer.echo(f"{entry:<{width}} {_first_line(value)}".rstrip())
 
 
 def _progress(done: int, of: int) -> None:

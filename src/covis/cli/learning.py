@@ -18,6 +18,7 @@ from covis.cli.shell import (
     Split,
     Weights,
     app,
+    plain_scores,
     print_json,
     print_paths,
     read_scenes,

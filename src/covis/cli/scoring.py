@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,40 +15,98 @@ from covis.errors import InvalidInputError
 @app.command("evaluate")
 def evaluate_command(
     data: Data,
-    labels: Annotated[Path, typer.Option(help="Labels: a file, or a folder with <scene>.npz.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The scores, JSON.", show_default=False)],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Graded labels: a file, or a folder with <scene>.npz; for protocols by similarity and graded metrics."),
+    ] = None,
     rankings: Annotated[Path | None, typer.Option(help="Rankings: a file, or a folder with <scene>.npz.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="A prediction text, for a single scene.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="A prediction text (MSLS), with the queries of all scenes.")] = None,
     descriptors: Annotated[Path | None, typer.Option(help="A folder of extract or whiten.")] = None,
     model: Annotated[Path | None, typer.Option(help="A model's folder: describes and searches first.")] = None,
-    protocol: Annotated[str, typer.Option(help="The protocol (covis ls protocols), or a TOML file.")] = "graded/0.5",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="The protocol (covis ls protocols), or a TOML file; default: graded/0.5 with labels, else radius/25.", show_default=False
+        ),
+    ] = None,
+    unknown: Annotated[
+        Literal["stop", "strict_file", "strip_unknown"] | None,
+        typer.Option(
+            help="Predictions that name what the data does not hold; default: strict_file under MSLS's protocols, else stop.",
+            show_default=False,
+        ),
+    ] = None,
     k: Annotated[int, typer.Option(help="How many to search for, with --descriptors or --model.")] = 25,
     samples: Annotated[int, typer.Option(help="Bootstrap samples.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    geojson: Annotated[Path | None, typer.Option(help="Also write queries, database and best matches as GeoJSON.")] = None,
     layout: Layout = "auto",
     split: Split = "test",
     read: Read = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score rankings, predictions, descriptors or a model under a named protocol, with intervals."""
+    """Score predictions, rankings, descriptors or a model under a named protocol, with intervals."""
     from covis.chain import load_labels
-    from covis.evaluation import evaluate
+    from covis.evaluation import default_protocol, evaluate
     from covis.files import check_absent
+    from covis.protocols import protocol as named
+    from covis.reports.geojson import write_geojson
 
-    check_absent(out, overwrite=overwrite)
+    for file in [out] if geojson is None else [out, geojson]:
+        check_absent(file, overwrite=overwrite)
     scenes = read_scenes(data, layout, split, read)
-    graded = load_labels(labels, scenes)
-    ranked, described = _ranked(scenes, {"rankings": rankings, "predictions": predictions, "descriptors": descriptors, "model": model}, k=k)
-    scores = evaluate(ranked, scenes, labels=graded, protocol=protocol, descriptors=described, samples=samples, seed=seed)
+    graded = None if labels is None else load_labels(labels, scenes)
+    rule = named(protocol or default_protocol(graded))
+    sources = {"rankings": rankings, "predictions": predictions, "descriptors": descriptors, "model": model}
+    ranked, described = _ranked(scenes, sources, graded, rule=rule, k=k)
+    scores = evaluate(ranked, scenes, labels=graded, protocol=rule, descriptors=described, unknown=unknown, samples=samples, seed=seed)
     scores.save(out, overwrite=overwrite)
     say(f"{scores}\n")
-    print_json({"scores": str(out), **plain_scores(scores)}) if as_json else print_paths(out)
+    written = [out]
+    if geojson is not None:
+        found = ranked if isinstance(ranked, list) and len(ranked) == len(scenes) else None
+        written.append(write_geojson(scenes, geojson, rankings=found, scores=scores, overwrite=overwrite))
+    print_json({"scores": str(out), **plain_scores(scores)}) if as_json else print_paths(*written)
 
 
-def _ranked(scenes: Sequence[Any], sources: dict[str, Path | None], *, k: int) -> tuple[list[Any], list[Any] | None]:
+@app.command("compare")
+def compare_command(
+    a: Annotated[Path, typer.Argument(help="Scores of the baseline, as evaluate writes them.", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="Scores of the other, of the same queries under the same protocol.", show_default=False)],
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric to compare, as often as needed; default: all.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison, JSON, with the queries won and lost.")] = None,
+    samples: Annotated[int, typer.Option(help="Bootstrap samples, and random sign flips.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of both.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two scores query by query: differences with intervals, p-values, wins and losses."""
+    from covis.comparison import compare
+    from covis.files import check_absent
+    from covis.scores import Scores
+
+    if out is not None:
+        check_absent(out, overwrite=overwrite)
+    compared = compare(Scores.load(a), Scores.load(b), metrics=metric or None, samples=samples, seed=seed)
+    if as_json:
+        print_json(compared.as_dict())
+    else:
+        typer.echo(str(compared))
+    if out is not None:
+        compared.save(out, overwrite=overwrite)
+        say(f"written to {out}")
+
+
+def _ranked(
+    scenes: Sequence[Any], sources: dict[str, Path | None], graded: Sequence[Any] | None, *, rule: Any, k: int
+) -> tuple[Any, list[Any] | None]:
+    """What the one given source holds: rankings or predictions, and descriptors where there are any."""
     from covis.descriptors import Descriptors
-    from covis.indexes import index
+    from covis.predictions import Predictions
     from covis.rankings import Rankings
 
     given = {name: path for name, path in sources.items() if path is not None}
@@ -57,16 +115,14 @@ def _ranked(scenes: Sequence[Any], sources: dict[str, Path | None], *, k: int) -
             f"Exactly one of --rankings, --predictions, --descriptors and --model must be given; got {', '.join(given) or 'none'}."
         )
     (source, path), *_ = given.items()
+    if source == "predictions" or path.suffix == ".txt":
+        return Predictions.read(path), None
     if source == "rankings":
-        files = [path] if path.is_file() and len(scenes) == 1 else [path / f"{scene.name}.npz" for scene in scenes]
-        return [Rankings.load(file) for file in files], None
-    if source == "predictions":
-        if len(scenes) != 1:
-            raise InvalidInputError(f"--predictions must be for a single scene; the data holds {len(scenes)}. Point to one scene's folder.")
-        return [_in_order(Rankings.load_text(path, database_names=scenes[0].database.names), scenes[0].queries.names, path)], None
+        return [Rankings.load(file) for file in ([path] if path.is_file() else [path / f"{scene.name}.npz" for scene in scenes])], None
     if source == "descriptors":
         described = [
-            (Descriptors.load(path / scene.name / "queries"), Descriptors.load(path / scene.name / "database")) for scene in scenes
+            tuple(Descriptors.load(path / scene.name / side) for side in (("database",) * 2 if scene.training else ("queries", "database")))
+            for scene in scenes
         ]
     else:
         from covis.extraction import extract as describe
@@ -74,19 +130,47 @@ def _ranked(scenes: Sequence[Any], sources: dict[str, Path | None], *, k: int) -
 
         network = load(path)
         described = [(describe(network, scene.queries), describe(network, scene.database)) for scene in scenes]
-    return [index(database).search(queries, k=k) for queries, database in described], described
+    return _searched(scenes, described, graded, rule=rule, k=k), described
 
 
-def _in_order(found: Any, names: tuple[str, ...], path: Path) -> Any:
-    """Predictions come in any order of queries; bring them into the scene's."""
+def _searched(scenes: Sequence[Any], described: Sequence[Any], graded: Sequence[Any] | None, *, rule: Any, k: int) -> list[Any]:
+    """A ranking a scene, or one of all under a joint protocol; deep enough for k after what takes no rank is left out."""
     from dataclasses import replace
 
-    place = {name: row for row, name in enumerate(found.query_names)}
-    missing, unknown = [name for name in names if name not in place], [name for name in place if name not in set(names)]
-    if missing or unknown:
-        raise InvalidInputError(
-            f"{path} must hold a line for every query and no other; "
-            f"{f'{missing[0]!r} has none' if missing else f'{unknown[0]!r} is no query'}."
-        )
-    order = [place[name] for name in names]
-    return replace(found, rows=found.rows[order], distances=found.distances[order], query_names=names)
+    import numpy as np
+
+    from covis.indexes import index
+    from covis.rankings import Rankings
+    from covis.truths import join
+
+    depths = [k + _unranked(scene, rule, None if graded is None else graded[row]) for row, scene in enumerate(scenes)]
+    if rule.scope == "scene":
+        return [index(database).search(queries, k=depth) for (queries, database), depth in zip(described, depths, strict=True)]
+    whole, depth = join(scenes), k + sum(depth - k for depth in depths)
+    sides = [
+        [replace(one, names=part) for one, part in zip(column, _split(names, column), strict=True)]
+        for names, column in zip((whole.queries.names, whole.database.names), zip(*described, strict=True), strict=True)
+    ]
+    searched = index(sides[1])
+    found = [searched.search(queries, k=depth) for queries in sides[0]]
+    rows, distances = (np.concatenate([getattr(one, name) for one in found]) for name in ("rows", "distances"))
+    return [Rankings(rows, distances, whole.queries.names, whole.database.names, {**found[0].history, "scope": "joint"})]
+
+
+def _unranked(scene: Any, rule: Any, labels: Any) -> int:
+    """How many database images of a scene take no rank for some query: those not searched, an image itself, what labels exclude."""
+    import numpy as np
+
+    flags = scene.database.flags
+    absent = sum(int(flags[name.removeprefix("-")].sum()) for name in rule.searched if name.removeprefix("-") in flags)
+    excluded = 0 if labels is None else int(np.diff(labels.excluded.indptr).max(initial=0))
+    return absent + max(excluded, int(scene.training))
+
+
+def _split(names: tuple[str, ...], parts: Sequence[Any]) -> list[tuple[str, ...]]:
+    """The names, cut into pieces as long as the parts."""
+    pieces, start = [], 0
+    for part in parts:
+        pieces.append(names[start : start + len(part)])
+        start += len(part)
+    return pieces

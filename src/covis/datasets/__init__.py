@@ -1,18 +1,29 @@
-"""Readers and their inverse writers, one file a layout."""
+"""Readers and their inverse writers, one file a layout; and the check of a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from covis.datasets.checks import Progress, Report, inspect
+from covis.datasets.drafts import SceneDraft
+from covis.datasets.gcl import draft_gcl, read_gcl, write_gcl
+from covis.datasets.msls import draft_msls, read_msls
+from covis.datasets.msls_writer import write_msls
+from covis.datasets.photographs import draft_exif, draft_folder, read_exif, read_folder, write_exif, write_folder
 from covis.datasets.seven_scenes import read_7scenes, write_7scenes
+from covis.datasets.tables import draft_table, read_table, write_table
+from covis.datasets.utm_names import draft_utm, read_utm, write_utm
 from covis.errors import InvalidInputError, MissingFileError
 from covis.images import Scene
 from covis.lookup import resolve, with_options
+from covis.rasters import has_gps
 
 Reader = Callable[..., list[Scene]]
 Writer = Callable[..., list[Path]]
+Drafter = Callable[..., list[SceneDraft]]
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
 
 def read(layout: str, root: str | Path, *, split: str = "test", **options: Any) -> list[Scene]:
@@ -21,7 +32,7 @@ def read(layout: str, root: str | Path, *, split: str = "test", **options: Any) 
     Args:
         layout: a name of `READERS`, "auto" to guess it from what is there, or `module:function`.
         root: the data set's folder or file.
-        split: what the layout calls its splits ("train", "test").
+        split: what the layout calls its splits ("train", "val", "test").
         **options: the reader's own.
 
     Raises:
@@ -35,8 +46,68 @@ def read(layout: str, root: str | Path, *, split: str = "test", **options: Any) 
     return scenes
 
 
+def write(layout: str, scenes: Scene | Sequence[Scene], out: str | Path, **options: Any) -> list[Path]:
+    """Write scenes in a layout; returns the paths written. The originals are left as they are.
+
+    Args:
+        layout: a name of `WRITERS`, or `module:function`.
+        scenes: what `read` gives, or your own.
+        out: the folder to write into.
+        **options: the writer's own: `overwrite`, and mostly `files` ("copy", "link" for symbolic links, "none" for metadata alone).
+
+    Raises:
+        UnknownNameError: no writer has that name.
+        InvalidInputError: the writer does not take an option, or the scenes lack what the layout holds.
+        CovisError: whatever else the writer cannot do.
+    """
+    writer = with_options(resolve(layout, WRITERS, what="layout"), options, what="writer")
+    written: list[Path] = writer([scenes] if isinstance(scenes, Scene) else list(scenes), out, **options)
+    return written
+
+
+def check(
+    layout: str,
+    root: str | Path,
+    *,
+    split: str = "test",
+    decode: bool = True,
+    progress: Progress = lambda _done, _of: None,
+    **options: Any,
+) -> Report:
+    """Look at every name, number and file of a data set, and list all problems at once.
+
+    Missing images, names that stand twice, positions that are not finite, headings outside [0, 360), positions that do not
+    fit into one frame, images that do not decode.
+
+    Args:
+        layout: a name of `READERS`, "auto", or `module:function`.
+        root: the data set's folder or file.
+        split: of the layout.
+        decode: decode every image (the slow part).
+        progress: takes (images decoded, images in all).
+        **options: the reader's own.
+
+    Raises:
+        UnknownNameError: no reader has that name.
+        InvalidInputError: the reader does not take an option.
+        MissingFileError: there is no such folder or file.
+    """
+    name = guess_layout(root) if layout == "auto" else layout
+    policies = {key: options.pop(key) for key in ("missing", "invalid") if key in options and name in DRAFTS}
+    reader = with_options(DRAFTS.get(name) or resolve(name, READERS, what="layout"), {"split": split, **options}, what="reader")
+    unseen = policies.get("missing") == "ignore"
+    return inspect(
+        lambda: reader(root, split=split, **options),
+        Path(root),
+        layout=name,
+        decode=decode and not unseen,
+        files=not unseen,
+        progress=progress,
+    )
+
+
 def guess_layout(root: str | Path) -> str:
-    """The layout of a folder, where it is plain.
+    """The layout of a folder or file, where it is plain.
 
     Raises:
         MissingFileError: there is no such folder.
@@ -45,13 +116,70 @@ def guess_layout(root: str | Path) -> str:
     root = Path(root)
     if not root.exists():
         raise MissingFileError(f"The data {root} must exist; there is no such file or folder.")
-    if (root / "TrainSplit.txt").is_file() or any(root.glob("*/TrainSplit.txt")):
-        return "7scenes"
+    for name, fits in _SIGNS:
+        if fits(root):
+            return name
     raise InvalidInputError(f"The layout of {root} is not plain; say it with --layout. Known: {', '.join(sorted(READERS))}.")
 
 
-READERS: dict[str, Reader] = {"7scenes": read_7scenes}
+def _holds(*patterns: str) -> Callable[[Path], bool]:
+    return lambda root: root.is_dir() and any(next(root.glob(pattern), None) is not None for pattern in patterns)
+
+
+def _first_picture(root: Path) -> Path | None:
+    found = (path for path in root.rglob("*") if path.suffix.lower() in PICTURES) if root.is_dir() else iter(())
+    return next(found, None)
+
+
+def _first_has_gps(root: Path) -> bool:
+    picture = _first_picture(root)
+    return picture is not None and has_gps(picture)
+
+
+_SIGNS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
+    ("7scenes", _holds("TrainSplit.txt", "*/TrainSplit.txt")),
+    ("table", lambda root: root.is_file() and root.suffix in (".csv", ".parquet")),
+    ("msls", _holds("train_val/*/*/seq_info.csv", "test/*/*/seq_info.csv", "train_val/*/*/postprocessed.csv")),
+    (
+        "gcl",
+        lambda root: (root.is_file() and root.suffix == ".json") or _holds("train_val/*/query.json", "*/test.json", "query.json")(root),
+    ),
+    ("table", _holds("database.csv", "database.parquet", "*/database.csv", "*/database.parquet")),
+    ("utm", lambda root: (first := _first_picture(root)) is not None and first.name.startswith("@")),
+    ("table", lambda root: root.is_dir() and len([*root.glob("*.csv"), *root.glob("*.parquet")]) == 1),
+    ("exif", _first_has_gps),
+    ("folder", lambda root: _first_picture(root) is not None),
+)
+"""(layout, whether a root looks like it), in the order in which they are tried."""
+
+READERS: dict[str, Reader] = {
+    "7scenes": read_7scenes,
+    "exif": read_exif,
+    "folder": read_folder,
+    "gcl": read_gcl,
+    "msls": read_msls,
+    "table": read_table,
+    "utm": read_utm,
+}
 """Name -> reader: `(root, *, split, …) -> list[Scene]`."""
 
-WRITERS: dict[str, Writer] = {"7scenes": write_7scenes}
-"""Name -> the inverse: `(scenes, out) -> list[Path]`."""
+DRAFTS: dict[str, Drafter] = {
+    "exif": draft_exif,
+    "folder": draft_folder,
+    "gcl": draft_gcl,
+    "msls": draft_msls,
+    "table": draft_table,
+    "utm": draft_utm,
+}
+"""Name -> what the reader makes its scenes of, which `check` looks at: `(root, *, split, …) -> list[SceneDraft]`."""
+
+WRITERS: dict[str, Writer] = {
+    "7scenes": write_7scenes,
+    "exif": write_exif,
+    "folder": write_folder,
+    "gcl": write_gcl,
+    "msls": write_msls,
+    "table": write_table,
+    "utm": write_utm,
+}
+"""Name -> the inverse: `(scenes, out, *, overwrite, …) -> list[Path]`."""

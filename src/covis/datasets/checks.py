@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from covis.datasets.drafts import Draft, Problem, SceneDraft, files_present
 from covis.errors import CovisError
 from covis.images import Images, Scene
@@ -58,7 +60,8 @@ class Report:
             lines += [f"    {problem.name} ({problem.where}): {problem.what}" for problem in found[:5]]
             lines += [f"    … and {count - 5:,} more (--json lists all)"] if count > 5 else []
         said = f"{self.decoded:,} images decoded" if self.decoded else "no image decoded"
-        lines.append(f"  {len(self.problems):,} problems, {said}" if self.problems else f"  no problem found, {said}")
+        count = len(self.problems)
+        lines.append(f"  {count:,} problem{'s'[: count != 1]}, {said}" if count else f"  no problem found, {said}")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,11 +106,13 @@ def inspect(
             problems += [problem for _, problem in [*(side.missing() if files else []), *side.invalid()]]
         try:
             _, remark = draft.frame()
-            remarks += [f"{draft.name}: {remark}"] if remark else []
+            remarks += [f"{draft.name}: {said}" for said in (remark, *map(_outliers, draft.sides)) if said]
         except CovisError as error:
             problems.append(Problem("zones", draft.name, str(draft.database.source), str(error)))
     present = _present(drafts) if decode else {}
-    problems += [problem for problem in _undecodable(present, progress) if problem is not None]
+    looks = list(_looks(present, progress))
+    problems += [look for look in looks if isinstance(look, Problem)]
+    remarks += _shapes([look for look in looks if not isinstance(look, Problem)])
     sizes = tuple((d.name, len(d.database.names), None if d.queries is None else len(d.queries.names)) for d in drafts)
     return Report(root, layout, sizes, tuple(problems), tuple(remarks), len(present))
 
@@ -122,19 +127,54 @@ def _present(drafts: Sequence[SceneDraft]) -> dict[Path, tuple[str, str]]:
     return files
 
 
-def _undecodable(files: dict[Path, tuple[str, str]], progress: Progress) -> Iterator[Problem | None]:
-    def look(item: tuple[Path, tuple[str, str]]) -> Problem | None:
+def _looks(files: dict[Path, tuple[str, str]], progress: Progress) -> Iterator[Problem | tuple[int, int]]:
+    """Each image's (height, width), or what is wrong with it."""
+
+    def look(item: tuple[Path, tuple[str, str]]) -> Problem | tuple[int, int]:
         path, (name, where) = item
         try:
-            read_image(path)
+            height, width, _ = read_image(path).shape
         except CovisError as error:
             return Problem("image", name, where, str(error))
-        return None
+        return height, width
 
     with ThreadPoolExecutor(cores()) as pool:
-        for done, problem in enumerate(pool.map(look, files.items()), start=1):
+        for done, found in enumerate(pool.map(look, files.items()), start=1):
             progress(done, len(files))
-            yield problem
+            yield found
+
+
+def _shapes(sizes: Sequence[tuple[int, int]]) -> list[str]:
+    """A remark where some images stand and others lie: a network sees them squeezed, and some may lie on their side."""
+    tall = sum(height > width for height, width in sizes)
+    wide = sum(height < width for height, width in sizes)
+    if not tall or not wide:
+        return []
+    return [
+        f"{tall:,} images are taller than wide and {wide:,} wider than tall (EXIF orientation applied): "
+        "look whether some lie on their side, since nothing in a file without EXIF says so"
+    ]
+
+
+def _outliers(side: Draft) -> str | None:
+    """A remark on positions far from all others: more than ten times as far from the median as nine in ten of them."""
+    if side.degrees is not None:
+        where = side.degrees * 111_320.0 * [1.0, np.cos(np.deg2rad(np.nanmedian(side.degrees[:, 0])))] if len(side.names) else side.degrees
+    else:
+        where = np.asarray(side.columns["xy"]) if side.columns.get("xy") is not None else np.zeros((0, 2))
+    rows = np.flatnonzero(np.isfinite(where).all(axis=1))
+    if len(rows) < 10:
+        return None
+    away = np.linalg.norm(where[rows] - np.median(where[rows], axis=0), axis=1)
+    far = rows[away > 10 * np.quantile(away, 0.9)]
+    if not far.size or not np.quantile(away, 0.9):
+        return None
+    worst, limit = int(rows[away.argmax()]), 10 * np.quantile(away, 0.9)
+    return (
+        f"{len(far)} of {len(side.names):,} positions lie more than {limit:,.0f} m from the median, ten times as far as nine in ten of "
+        f"them; {side.names[worst]} ({side.where(worst)}) lies {away.max():,.0f} m away. "
+        "A table is read without them by within=METRES"
+    )
 
 
 def _draft(scene: Scene) -> SceneDraft:
