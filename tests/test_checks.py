@@ -88,6 +88,13 @@ def test_what_is_odd_and_allowed_is_remarked(table, tmp_path):
     assert check("table", table(rows, images=[])).remarks == ()
 
 
+def test_what_a_reader_warns_of_is_a_remark(table):
+    rows = [(f"{number}.png", 55.7, 12.6, 0) for number in range(5)]
+    report = check("table", table([*rows, ("far.png", 55.9, 12.6, 0)]), missing="ignore", within=1000)
+    assert report.problems == ()
+    assert "far.png" in report.remarks[0]
+
+
 def test_metadata_alone(table):
     path = table([("a.png", 55.7, 12.6, 0), ("b.png", 55.7, 12.6, 400)])
     assert kinds(check("table", path, missing="ignore")) == [("heading", "b.png")]

@@ -10,14 +10,17 @@ import pytest
 import covis
 
 PUBLIC = [
-    "Descriptors", "Images", "Labels", "Pairs", "Protocol", "Rankings", "Scene", "Scores", "__version__", "evaluate", "extract", "fit",
-    "fit_whitening", "index", "label_by_distance", "label_by_surface", "label_by_view", "load", "load_index", "protocol", "read", "retrieval_sheet", "run", "save", "train",
+    "Comparison", "Descriptors", "Images", "Labels", "Pairs", "Predictions", "Protocol", "Rankings", "Scene", "Scores", "__version__",
+    "check", "compare", "evaluate", "extract", "fit", "fit_whitening", "index", "join", "label_by_distance", "label_by_surface",
+    "label_by_view", "load", "load_index", "protocol", "read", "retrieval_sheet", "run", "save", "train", "write", "write_geojson",
     "write_streets",
 ]  # fmt: skip
 DATA_HALF = [
-    "config", "datasets", "datasets.seven_scenes", "descriptors", "errors", "evaluation", "files", "geometry", "images", "intervals",
-    "labels", "lookup", "metrics", "pairs", "protocols", "rankings", "rasters", "reports", "reports.sheets", "reports.tables", "scores",
-    "surfaces", "whitening", "world",
+    "comparison", "config", "coordinates", "curves", "datasets", "datasets.checks", "datasets.drafts", "datasets.gcl", "datasets.gcl_h5",
+    "datasets.msls", "datasets.photographs", "datasets.seven_scenes", "datasets.tables", "datasets.utm_names", "descriptors", "errors",
+    "evaluation", "files", "geometry", "hits", "images", "intervals", "labelling", "labels", "lookup", "metrics", "neighbours", "pairs",
+    "predictions", "protocols", "rankings", "rasters", "reports", "reports.geojson", "reports.sheets", "reports.tables", "scores",
+    "sectors", "sequences", "surfaces", "truths", "whitening", "world",
 ]  # fmt: skip
 
 

@@ -256,7 +256,7 @@ FAULTS = [
     ("name,x,y\na.jpg,1,2\nb.jpg,1,2,3\n", {}, DamagedFileError, ["line 3", "3; found 4"]),
     ("name,x,y\n\na.jpg,1,2\nb.jpg,1,2,3\n", {}, DamagedFileError, ["line 4", "3; found 4"]),
     ('name,x,y\n"a\nb,",1,2\n"b.jpg,x",1\n', {}, DamagedFileError, ["line 4", "3; found 2"]),
-    ('name,x,y\n"a,b",1\n', {}, DamagedFileError, ["line 2", "3; found 2"]),
+    ('name,x,y\na,1,2\n"a,b",1\n', {}, DamagedFileError, ["line 3", "3; found 2"]),
     ("name,x,y\na.jpg,1,2,3\nb.jpg,1,2,3\n", {}, DamagedFileError, ["line 2", "3; found 4"]),
     ('name,x,y\na.jpg,1,2\n"b.jpg,1,2\nc.jpg,1,2\n', {}, DamagedFileError, ["line 3", "quote"]),
     ('name,x,y\na.jpg,1,"2\n', {}, DamagedFileError, ["line 2", "quote"]),

@@ -304,7 +304,7 @@ def test_every_field_is_written(tmp_path):
 
 
 FLOAT = st.floats(-1e9, 1e9)
-NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=6).filter(
+NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0\n"), min_size=1, max_size=6).filter(
     lambda t: t not in (".", "..")
 )
 

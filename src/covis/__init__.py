@@ -11,19 +11,24 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Comparison": "covis.comparison",
     "Descriptors": "covis.descriptors",
     "Images": "covis.images",
     "Labels": "covis.labels",
     "Pairs": "covis.pairs",
+    "Predictions": "covis.predictions",
     "Protocol": "covis.protocols",
     "Rankings": "covis.rankings",
     "Scene": "covis.images",
     "Scores": "covis.scores",
+    "check": "covis.datasets",
+    "compare": "covis.comparison",
     "evaluate": "covis.evaluation",
     "extract": "covis.extraction",
     "fit": "covis.training",
     "fit_whitening": "covis.whitening",
     "index": "covis.indexes",
+    "join": "covis.truths",
     "label_by_distance": "covis.labelling",
     "label_by_surface": "covis.labelling",
     "label_by_view": "covis.labelling",
@@ -35,6 +40,8 @@ _WHERE = {
     "run": "covis.chain",
     "save": "covis.models.checkpoints",
     "train": "covis.chain",
+    "write": "covis.datasets",
+    "write_geojson": "covis.reports.geojson",
     "write_streets": "covis.world",
 }
 """The public names and where they live."""

@@ -112,7 +112,10 @@ def _transformer(crs: str) -> Any:
     import pyproj
 
     try:
-        return pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+        frame = pyproj.CRS.from_user_input(crs)
+        if any(axis.unit_name not in ("metre", "meter") for axis in frame.axis_info[:2]):
+            raise InvalidInputError(f"A coordinate frame must be in metres, as 'EPSG:32633' is; {crs!r} ({frame.name}) is not.")
+        return pyproj.Transformer.from_crs("EPSG:4326", frame, always_xy=True)
     except pyproj.exceptions.ProjError as error:
         raise InvalidInputError(f"A coordinate frame must be one that pyproj knows, as in 'EPSG:32633'; got {crs!r}.") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from covis.datasets.drafts import Draft, Problem, SceneDraft, files_present
-from covis.errors import CovisError
+from covis.errors import CovisError, CovisWarning
 from covis.images import Images, Scene
 from covis.neighbours import cores
 from covis.rasters import read_image
@@ -95,12 +96,14 @@ def inspect(
         files: look whether the images are there; false for metadata alone.
         progress: takes (images decoded, images in all).
     """
-    try:
-        drafts = [found if isinstance(found, SceneDraft) else _draft(found) for found in read()]
-    except CovisError as error:
-        return Report(root, layout, (), (Problem("data", str(root), str(root), str(error)),), (), 0)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", CovisWarning)
+        try:
+            drafts = [found if isinstance(found, SceneDraft) else _draft(found) for found in read()]
+        except CovisError as error:
+            return Report(root, layout, (), (Problem("data", str(root), str(root), str(error)),), (), 0)
     problems: list[Problem] = []
-    remarks: list[str] = []
+    remarks = [str(warning.message) for warning in said if issubclass(warning.category, CovisWarning)]
     for draft in drafts:
         for side in draft.sides:
             problems += [problem for _, problem in [*(side.missing() if files else []), *side.invalid()]]
