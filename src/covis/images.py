@@ -347,6 +347,8 @@ class Scene:
 
 
 def _check_names(names: tuple[str, ...], root: Path) -> None:
+    if len(set(names)) == len(names) and all(names) and "\n" not in "".join(names):
+        return
     seen: set[str] = set()
     for name in names:
         if name in seen:
