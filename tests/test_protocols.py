@@ -83,6 +83,22 @@ def test_foreign_and_wrong_files_are_refused(tmp_path, text, error, said):
         Protocol.read(tmp_path / "a.toml")
 
 
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["", "all", "joint", "distance"]),
+    st.lists(st.integers(), max_size=2), st.lists(st.sampled_from(["", "-", "all", "-all", 1, True]), max_size=2),
+)  # fmt: skip
+
+
+@given(table=st.dictionaries(st.sampled_from([field.name for field in dataclasses.fields(Protocol)]), VALUES, max_size=4))
+def test_any_values_are_a_protocol_or_our_error(table):
+    refused = ""
+    try:
+        found = Protocol.from_dict({"name": "mine", "threshold": 0.5, **table}, where="here")
+    except InvalidInputError as error:
+        refused = str(error)
+    assert any(word in refused for word in (*table, "here")) or Protocol.from_dict(found.as_dict(), where="here") == found
+
+
 def test_a_user_may_leave_out_what_is_usual(tmp_path):
     (tmp_path / "a.toml").write_text('format = "covis-protocol"\nversion = 1\nname = "mine"\nthreshold = 0.3\n')
     assert Protocol.read(tmp_path / "a.toml") == Protocol("mine", 0.3)
@@ -111,7 +127,9 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     ({"duplicates": "drop"}, "duplicates"),
     ({"precision": "trec"}, "precision.*'msls', 'relevant', 'found'"),
     ({"short": "pad"}, "short"),
-    ({"positive": "distance", "threshold": 0}, "more than 0 metres; got 0"),
+    ({"positive": "distance", "threshold": 0}, r"metres in \(0, 1e8\]; got 0"),
+    ({"ks": (1, 10**7)}, "ks.*from 1 to 1,000,000"),
+    ({"positive": "frames", "windows": (1, 10**7 + 1)}, "windows"),
     ({"positive": "distance", "threshold": float("inf")}, "metres"),
     ({"positive": "frames", "threshold": -1}, "frames"),
     ({"positive": "frames", "threshold": 1e10}, "frames"),
@@ -176,6 +194,12 @@ def test_the_named_protocols_are_these():
         "msls-test/official", "nordland/pnv", "nordland/gmberton", "nordland/vpr-bench",
     }  # fmt: skip
     assert {next((k for k in PROTOCOLS if name.startswith(k.rstrip("TR"))), None) for name in MATRIX} == set(PROTOCOLS)
+
+
+def test_each_maker_says_what_it_is_in_a_line():
+    """`covis ls protocols` prints it."""
+    for name, make in PROTOCOLS.items():
+        assert (make.__doc__ or "").splitlines()[0].endswith("."), name
 
 
 @pytest.mark.parametrize("name", MATRIX)

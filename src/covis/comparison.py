@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.config import from_table
 from covis.errors import DamagedFileError, InvalidInputError
 from covis.files import check_absent, read_json, write_json
 from covis.intervals import Units, bootstrap_means, sign_flips
@@ -143,7 +142,7 @@ class Comparison:
         """
         stored = read_json(path, kind=FORMAT, version=VERSION)
         try:
-            protocol = from_table(Protocol, stored["protocol"], where=f"{path}: protocol")
+            protocol = Protocol.from_dict(stored["protocol"], where=f"{path}: protocol")
             differences = {name: _difference(one) for name, one in stored["differences"].items()}
             queries, how = _count(stored["queries"]), dict(stored["interval"])
             if not 0 < _number(how["level"]) < 1 or not all(isinstance(how[key], str) for key in ("method", "unit")):

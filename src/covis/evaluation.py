@@ -94,21 +94,10 @@ def evaluate(
         judged.left_out.append("AP: it is over the pairs of single images, each scene alone")
     for what in judged.left_out:
         warnings.warn(f"Not computed under {rule.name}: {what}.", CovisWarning, stacklevel=2)
-    queries = [
-        f"{scene.name}/{name}" if len(asked) > 1 else name
-        for scene, one in zip(asked, truths, strict=True)
-        for name, is_asked in zip(one.query_names, one.asked.tolist(), strict=True)
-        if is_asked
-    ]
     interval = {"method": "percentile bootstrap", "unit": units.what, "count": units.count, **drawn}
-    history = {
-        "protocol": rule.name,
-        "policy": policy,
-        "scenes": [_story(*parts) for parts in zip(asked, truths, labelled, _spread(ranked, len(asked)), strict=True)],
-        "dropped": {what: count for what, count in judged.dropped.items() if count},
-        "left out": judged.left_out,
-    }
-    return Scores(rule, metrics, tuple(queries), per_query, interval, history, units=units.unit)
+    stories = [_story(*parts) for parts in zip(asked, truths, labelled, _spread(ranked, len(asked)), strict=True)]
+    history = {"protocol": rule.name, "policy": policy, "scenes": stories, **judged.story()}
+    return Scores(rule, metrics, _query_names(asked, truths), per_query, interval, history, units=units.unit)
 
 
 def default_protocol(labels: object | None) -> str:
@@ -127,6 +116,10 @@ class _Judged:
         self.rule, self.names, self.truths = rule, names, truths
         self.dropped: Counter[str] = Counter()
         self.left_out: list[str] = []
+
+    def story(self) -> dict[str, Any]:
+        """What was dropped, counted, and what was left out."""
+        return {"dropped": {what: count for what, count in self.dropped.items() if count}, "left out": self.left_out}
 
     def counted(self, one: Truth) -> NDArray[np.bool_]:
         """(q,) bool: is in the denominator."""
@@ -167,7 +160,7 @@ class _Judged:
         # A query without a line reads the last row: nobody counts it, and its distances must not look unknown, or all would.
         rows = np.append(database, -1)[np.vstack([found.rows, np.full((1, found.k), -1)])[place]]
         distances = np.vstack([found.distances, np.zeros((1, found.k), dtype=np.float32)])[place]
-        names = tuple(query for query, is_asked in zip(one.query_names, one.asked.tolist(), strict=True) if is_asked)
+        names = tuple(one.query_names[row] for row in np.flatnonzero(one.asked))
         return Rankings(rows, distances, names, one.database_names, found.history)
 
     def _query_rows(self, found: Rankings, one: Truth, name: str) -> NDArray[np.int64]:
@@ -323,6 +316,12 @@ def _count(values: NDArray[np.float64]) -> int:
 
 def _policy(rule: Protocol) -> Unknown:
     return "strict_file" if rule.name.startswith("msls-") else "stop"
+
+
+def _query_names(scenes: Sequence[Scene], truths: Sequence[Truth]) -> tuple[str, ...]:
+    """Those that are asked; of several scenes, each behind its scene's name."""
+    parts = [(f"{scene.name}/" if len(scenes) > 1 else "", one) for scene, one in zip(scenes, truths, strict=True)]
+    return tuple(prefix + one.query_names[row] for prefix, one in parts for row in np.flatnonzero(one.asked))
 
 
 def _story(scene: Scene, one: Truth, label: Labels | None, found: Rankings) -> dict[str, Any]:

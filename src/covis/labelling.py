@@ -237,7 +237,7 @@ def fitting_rule(images: Sequence[Images]) -> str:
     >>> fitting_rule([Images("r", ["a.jpg"], xy=[[0, 0]], heading=[90])])
     'view'
     """
-    if all(None not in (one.depth, one.pose, one.intrinsics) for one in images):
+    if all(column is not None for one in images for column in (one.depth, one.pose, one.intrinsics)):
         return "surface"
     if all(one.pose is not None or (one.xy is not None and one.heading is not None) for one in images):
         return "view"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass
@@ -23,6 +22,8 @@ TASKS = {"im2im": (False, False), "seq2im": (True, False), "im2seq": (False, Tru
 """MSLS's tasks: whether a query, and whether a database entry, is a sequence."""
 SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
 """MSLS's subtasks, flags of its images: summer to winter, old to new, day to night, and back."""
+MOST = 1_000_000
+"""The largest k, and the longest window."""
 
 _KNOWN: dict[str, tuple[str, ...]] = {
     "positive": ("similarity", "distance", "frames"),
@@ -35,7 +36,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
 }
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "similarity": ("a similarity in (0, 1]", lambda value: 0 < value <= 1),
-    "distance": ("more than 0 metres", lambda value: 0 < value < math.inf),
+    "distance": ("metres in (0, 1e8]", lambda value: 0 < value <= 1e8),
     "frames": ("a number of frames in [0, 1e9]", lambda value: 0 <= value <= 1e9),
 }
 
@@ -49,8 +50,8 @@ class Protocol:
 
     Attributes:
         name: what the number is called.
-        threshold: from where on, or up to where, a database image is a positive: a similarity in (0, 1], metres > 0, or
-            frames >= 0; inclusive.
+        threshold: from where on, or up to where, a database image is a positive: a similarity in (0, 1], metres, or
+            frames; inclusive.
         positive: what the threshold is of: graded "similarity", "distance" of the positions, or difference of "frames".
         strict: the threshold itself is no positive.
         heading: with "distance": headings may also differ by at most this, degrees in [0, 180]; None: they are not looked at.
@@ -116,12 +117,12 @@ class Protocol:
             object.__setattr__(self, field, self._flags(field))
         for field in ("ks", "windows"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
-        if len(self.windows) != 2 or not all(length >= 1 and length % 2 for length in self.windows):
-            self._refuse("windows", "be two odd whole numbers >= 1", self.windows)
+        if len(self.windows) != 2 or not all(1 <= length <= MOST and length % 2 for length in self.windows):
+            self._refuse("windows", f"be two odd whole numbers from 1 to {MOST:,}", self.windows)
         if self.positive == "similarity" and self.windows != (1, 1):
             self._refuse("windows", "be (1, 1) with positive = 'similarity': labels are of single images", self.windows)
-        if not self.ks or min(self.ks) < 1 or len(set(self.ks)) != len(self.ks):
-            self._refuse("ks", "be different whole numbers >= 1", self.ks)
+        if not self.ks or min(self.ks) < 1 or max(self.ks) > MOST or len(set(self.ks)) != len(self.ks):
+            self._refuse("ks", f"be different whole numbers from 1 to {MOST:,}", self.ks)
 
     def _refuse(self, field: str, rule: str, value: object) -> None:
         raise InvalidInputError(f"The {field} of protocol {self.name!r} must {rule}; got {value!r}.")
@@ -141,7 +142,7 @@ class Protocol:
         lines = {
             "asked": "every query" + _with(self.asked, ": those"),
             "searched": f"{alone}{_with(self.searched, '; only images')}; an image with itself is no pair",
-            "correct": self._correct_in_words(),
+            "correct": self.correct_in_words(),
             "counted": "all queries; one without a positive is a miss" if self.denominator == "all" else "queries with a positive",
             "duplicates": "every image found keeps its rank",
         }
@@ -158,7 +159,8 @@ class Protocol:
         }
         return "\n".join([self.name, *(f"  {key:<10} {value}" for key, value in lines.items())])
 
-    def _correct_in_words(self) -> str:
+    def correct_in_words(self) -> str:
+        """What makes a database image correct, as the card says it."""
         value = _number(self.threshold)
         words = {
             "similarity": f"graded similarity {'>' if self.strict else '>='} {value}",

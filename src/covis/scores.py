@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.config import from_table
 from covis.errors import DamagedFileError, InvalidInputError
 from covis.files import check_absent, read_json, write_json
 from covis.protocols import Protocol
@@ -132,7 +131,7 @@ class Scores:
         """
         stored = read_json(path, kind=FORMAT, version=VERSION)
         try:
-            definition = from_table(Protocol, stored["protocol"], where=f"{path}: protocol")
+            definition = Protocol.from_dict(stored["protocol"], where=f"{path}: protocol")
             metrics = {name: _metric(m) for name, m in stored["metrics"].items()}
             per_query = {name: np.array([_nan(value) for value in values]) for name, values in stored["per_query"].items()}
             units = _whole(stored["units"]) if stored["version"] > 1 and stored["units"] is not None else None

@@ -42,7 +42,7 @@ class Truth:
         searched: (d,) bool: takes a rank.
         eligible: (d,) bool: is searched and may be a positive, as the protocol's flags have it.
         positives: (q, d) CSR bool; none of a query that is not asked, of an image that is not eligible, or excluded.
-        excluded: (q, d) CSR bool: an image with itself, windows that share one, and what the labels leave out.
+        excluded: (q, d) CSR bool: an image with itself, windows that share one and, where similarity decides, what the labels leave out.
         query_rows: (q,) int64 the image, or the window's middle one, in the scene's queries.
         windows: frames in a query and in a database entry.
         similarity: (q, d) CSR float64 in [0, 1]; None without labels, and for windows.
@@ -98,7 +98,8 @@ def truth(scene: Scene, protocol: str | Protocol, labels: Labels | None = None) 
     asked = _flagged(queries, rule.asked, what=f"asks the queries of scene {scene.name!r}", rule=rule)
     searched = _flagged(database, rule.searched, what=f"searches the database of scene {scene.name!r}", rule=rule)
     eligible = searched & _flagged(database, rule.correct, what=f"scores the database of scene {scene.name!r}", rule=rule)
-    excluded = _lifted(_excluded(scene, labels), queries, database)
+    # What a label rule leaves out (panoramas, say) is no business of a protocol that does not judge by labels.
+    excluded = _lifted(_excluded(scene, labels if rule.positive == "similarity" else None), queries, database)
     if rule.positive == "similarity" and labels is not None:
         near = labels.positives(rule.threshold, strict=rule.strict)
     else:

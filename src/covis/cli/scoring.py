@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,7 +67,7 @@ def evaluate_command(
     say(f"{scores}\n")
     written = [out]
     if geojson is not None:
-        found = ranked if isinstance(ranked, list) and len(ranked) == len(scenes) else None
+        found = ranked if isinstance(ranked, list) else _as_rankings(ranked, scenes, rule, policy=scores.history["policy"])
         written.append(write_geojson(scenes, geojson, rankings=found, scores=scores, overwrite=overwrite))
     print_json({"scores": str(out), **plain_scores(scores)}) if as_json else print_paths(*written)
 
@@ -133,10 +134,26 @@ def _ranked(
     return _searched(scenes, described, graded, rule=rule, k=k), described
 
 
+def _as_rankings(predictions: Any, scenes: Sequence[Any], rule: Any, *, policy: str) -> list[Any]:
+    """A ranking a scene of a prediction file that was scored: what it drops has been said."""
+    import warnings
+
+    import numpy as np
+
+    from covis.predictions import Side
+    from covis.truths import truth
+
+    distances = replace(rule, positive="distance", threshold=1.0, heading=None) if rule.positive == "similarity" else rule
+    truths = [truth(scene, distances) for scene in scenes]
+    sides = [Side(one.query_names, one.database_names, np.zeros(len(one.query_names), dtype=bool)) for one in truths]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: list[Any] = predictions.by_scene(sides, unknown=policy)
+    return found
+
+
 def _searched(scenes: Sequence[Any], described: Sequence[Any], graded: Sequence[Any] | None, *, rule: Any, k: int) -> list[Any]:
     """A ranking a scene, or one of all under a joint protocol; deep enough for k after what takes no rank is left out."""
-    from dataclasses import replace
-
     import numpy as np
 
     from covis.indexes import index

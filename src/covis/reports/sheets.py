@@ -14,6 +14,7 @@ from covis.labels import TIE, Labels
 from covis.protocols import Protocol
 from covis.rankings import Rankings
 from covis.rasters import read_image, write_image
+from covis.truths import Truth, truth
 
 INK, PAPER, FAINT = (34, 40, 49), (255, 255, 255), (110, 118, 129)
 RIGHT, PARTLY, WRONG = (26, 127, 55), (191, 135, 0), (207, 34, 46)
@@ -50,7 +51,8 @@ def retrieval_sheet(
         InvalidInputError: there is no query to draw.
         MissingFileError: an image is not there.
     """
-    chosen = _spread(labels, protocol, rows)
+    truths = [truth(scene, protocol, label) for scene, label in zip(scenes, labels, strict=True)]
+    chosen = _spread(truths, protocol, rows)
     if not chosen:
         raise InvalidInputError("A retrieval sheet needs a query; the scenes have none.")
     first = read_image(scenes[chosen[0][0]].queries.path(chosen[0][1]))
@@ -62,34 +64,31 @@ def retrieval_sheet(
     _heading(draw, protocol, cell[0])
     for line, (scene, query) in enumerate(chosen):
         top = head + line * cell[1]
-        images, label, found = scenes[scene], labels[scene], rankings[scene]
+        images, label, found, one = scenes[scene], labels[scene], rankings[scene], truths[scene]
         _tile(sheet, (GAP, top), images.queries.path(query), size, INK, f"query {query}, {images.name}")
-        positive = label.positives(protocol.threshold, strict=protocol.strict)
-        pairs = [row for row in found.rows[query] if label.excluded is None or not label.excluded[query, row]]
+        pairs = [row for row in found.rows[query] if row >= 0 and one.searched[row] and not one.excluded[query, row]]
         for place, row in enumerate(pairs[:shown]):
             similarity = float(label.matrix[query, row])
-            colour = RIGHT if positive[query, row] else PARTLY if similarity > TIE else WRONG
+            colour = RIGHT if one.positives[query, row] else PARTLY if similarity > TIE else WRONG
             caption = f"{place + 1}:  {'right' if colour == RIGHT else 'wrong'},  similarity {similarity:.2f}"
             _tile(sheet, (2 * GAP + cell[0] * (1 + place), top), images.database.path(int(row)), size, colour, caption)
     return write_image(out, np.asarray(sheet))
 
 
-def _spread(labels: Sequence[Labels], protocol: Protocol, rows: int) -> list[tuple[int, int]]:
+def _spread(truths: Sequence[Truth], protocol: Protocol, rows: int) -> list[tuple[int, int]]:
     """(scene, query) pairs, evenly over all counted queries; over all queries where none is counted."""
-    every = [(number, query) for number, label in enumerate(labels) for query in range(len(label.query_names))]
-    has = [np.diff(label.positives(protocol.threshold, strict=protocol.strict).indptr) > 0 for label in labels]
-    counted = every if protocol.denominator == "all" else [(number, query) for number, query in every if has[number][query]]
+    every = [(number, query) for number, one in enumerate(truths) for query in np.flatnonzero(one.asked).tolist()]
+    counted = every if protocol.denominator == "all" else [(number, query) for number, query in every if truths[number].answerable[query]]
     chosen = counted or every
     return [chosen[int(place)] for place in np.unique(np.linspace(0, len(chosen) - 1, min(rows, len(chosen))).round())] if chosen else []
 
 
 def _heading(draw: ImageDraw.ImageDraw, protocol: Protocol, cell: int) -> None:
-    sign = ">" if protocol.strict else ">="
     draw.text((GAP + EDGE, 12), "Asked", INK, font=ImageFont.load_default(20))
     draw.text((2 * GAP + EDGE + cell, 12), "Retrieved, best first", INK, font=ImageFont.load_default(20))
     draw.text(
         (2 * GAP + EDGE + cell, 40),
-        f"{protocol.name}: right means a graded similarity {sign} {protocol.threshold:g}; amber shares less, red nothing",
+        f"{protocol.name}: right means {protocol.correct_in_words()}; amber is wrong and shares something, red nothing",
         FAINT,
         font=ImageFont.load_default(13),
     )
