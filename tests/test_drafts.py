@@ -268,10 +268,6 @@ def test_no_position_at_all_is_allowed(folder):
     assert made.database.crs is None
 
 
-LOST = "where one side has degrees and the other has none (no position, or metres in a frame not said), the degrees are dropped in silence"
-
-
-@pytest.mark.xfail(reason=LOST, strict=True)
 @pytest.mark.parametrize("xy", [None, [[1.0, 2.0]]])
 def test_positions_in_degrees_are_never_dropped_in_silence(folder, xy):
     database, queries = draft(folder, "ab", xy=None, degrees=np.array([[55.7, 12.5], [55.6, 12.6]])), draft(folder, "c", xy=xy)

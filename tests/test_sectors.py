@@ -347,10 +347,6 @@ def test_the_area_is_that_of_fifty_digits(kind):
     assert error(kind, seed=11, n=40) < 1e-11
 
 
-HALF_PLANE = "an arc that touches the line of a half plane (fov of exactly 180): its two edges' roundings differ, 1e-8 of the area is lost"
-
-
-@pytest.mark.xfail(reason=HALF_PLANE, strict=True)
 def test_the_area_is_that_of_fifty_digits_where_a_half_plane_touches():
     disc, half = sectors([0, 0, 30, 360, 10]), sectors([-20, 0, 150, 180, 50])  # the disc lies wholly within
     assert shared_area(disc, half)[0] == pytest.approx(disc.area[0], rel=1e-11)
@@ -654,7 +650,6 @@ def test_what_is_no_sector_is_refused(change, message):
         Sectors.of(**({"xy": [[0, 0]], "heading": 0, "fov": 90, "reach": 50} | change))
 
 
-@pytest.mark.xfail(reason="positions are reshaped to (n, 2) whatever their shape: (2, 3) gives three sectors, other sizes a foreign error", strict=True)
 @pytest.mark.parametrize("xy", [np.zeros((2, 3)), np.zeros((4, 1)), [1.0, 2.0, 3.0], [["a", "b"]]])
 def test_positions_of_another_shape_are_refused(xy):
     with pytest.raises(InvalidInputError):

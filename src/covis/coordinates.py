@@ -102,7 +102,12 @@ def to_degrees(xy: ArrayLike, *, crs: str | None) -> NDArray[np.float64]:
     """
     if crs is None:
         raise InvalidInputError("Metres can become latitude and longitude only in a known frame; these images say none (crs).")
-    xy = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
+    try:
+        xy = np.asarray(xy, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"Positions must be numbers; {error}.") from error
+    if xy.ndim != 2 or xy.shape[1] != 2:
+        raise InvalidInputError(f"Positions must be (n, 2), metres east and north; got shape {xy.shape}.")
     longitude, latitude = _transformer(crs).transform(xy[:, 0], xy[:, 1], direction="INVERSE")
     return _finite(np.column_stack([latitude, longitude]), crs)
 
@@ -121,7 +126,12 @@ def _transformer(crs: str) -> Any:
 
 
 def _degrees(latitude: ArrayLike, longitude: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    lat, lon = np.atleast_1d(np.asarray(latitude, dtype=np.float64)), np.atleast_1d(np.asarray(longitude, dtype=np.float64))
+    try:
+        lat, lon = (np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (latitude, longitude))
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"Latitudes and longitudes must be numbers; {error}.") from error
+    if lat.ndim != 1 or lat.shape != lon.shape:
+        raise InvalidInputError(f"There must be one latitude for each longitude; got shapes {lat.shape} and {lon.shape}.")
     bad = np.flatnonzero(~((lat >= -80) & (lat <= 84) & (lon >= -180) & (lon <= 180)))
     if bad.size:
         raise InvalidInputError(

@@ -51,7 +51,7 @@ def label_by_view(
         fov: opening angle of images whose table gives none, degrees in (0, 360].
         reach: how far images see whose table gives none, metres. 50 with 90 degrees is GCL's choice for streets.
         overlap: "iou", or "fraction" of the query's sector.
-        max_heading_difference: pairs that turn further apart share nothing, degrees; None: no gate.
+        max_heading_difference: pairs that turn further apart share nothing, degrees (all-round views pass); None: no gate.
         panoramas: images flagged "panorama": "exclude" (never a pair, as in the reference), "all-round" (a full circle, so that they
             overlap by position alone), or "stop".
         without_heading: images whose heading is unknown: "stop", "exclude", or "all-round".

@@ -56,7 +56,12 @@ class Sectors:
         Raises:
             InvalidInputError: a value is not finite or out of its range, or the lengths differ.
         """
-        apex = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
+        try:
+            apex = np.asarray(xy, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"The positions of sectors must be numbers; {error}.") from error
+        if apex.ndim != 2 or apex.shape[1] != 2:
+            raise InvalidInputError(f"The positions of sectors must be (n, 2), metres east and north; got shape {apex.shape}.")
         try:
             columns = [np.broadcast_to(np.asarray(value, dtype=np.float64), (len(apex),)) for value in (heading, fov, reach)]
         except ValueError as error:
@@ -141,7 +146,11 @@ class _Table:
         half /= 2
         # The plane is mirrored (x north, y east), so that an angle is a heading in radians.
         sector = (np.concatenate([a.reach, b.reach]), xy[:, 1], xy[:, 0], heading, half)
-        edges = (np.cos(heading - half), np.sin(heading - half), np.cos(heading + half), np.sin(heading + half))
+        cos, sin = np.cos(heading - half), np.sin(heading - half)
+        # Both edges of 180 degrees lie on one line; if they rounded apart, an arc that touches it would lose 1e-8 of the area.
+        straight = np.abs(half - np.pi / 2) < 1e-12
+        half[straight] = np.pi / 2
+        edges = (cos, sin, np.where(straight, -cos, np.cos(heading + half)), np.where(straight, -sin, np.sin(heading + half)))
         self.columns = np.array([*sector, *edges])
         self.convex = bool(((half <= np.pi / 2) | (half >= np.pi)).all())
         self.rank: NDArray[np.int64] | None = None
@@ -327,7 +336,8 @@ def overlaps(
         queries: q sectors.
         database: d sectors.
         measure: as in `overlap`.
-        max_heading_difference: pairs whose headings differ by more share nothing, degrees; None: no such gate.
+        max_heading_difference: pairs whose headings differ by more share nothing, degrees; None: no such gate. An all-round view
+            (360 degrees) has no heading and passes.
         block: candidate pairs in memory at once and worker (about 100 bytes each).
         workers: threads; default: all cores.
 
@@ -352,7 +362,7 @@ class _Search:
     def __init__(self, queries: Sectors, database: Sectors, measure: Measure, gate: float | None) -> None:
         self.queries, self.database, self.measure, self.gate = queries, database, measure, gate
         (centres, self.radii), (others, self.other_radii) = queries.circles(), database.circles()
-        self.neighbours = Neighbours(centres, others, (self.radii + self.other_radii.max()) * (1 + 1e-12))
+        self.neighbours = Neighbours(centres, others, self.radii + self.other_radii.max(), exact=False)
         self.same_size = bool((self.other_radii == self.other_radii[0]).all())
         self.table, self.areas, self.other_areas = _Table(queries, database), queries.area, database.area
         self.table.order()
@@ -366,7 +376,8 @@ class _Search:
             kept = self.neighbours.distances(row, column) < self.radii[row] + self.other_radii[column]
         if self.gate is not None:
             turn = np.abs((self.queries.heading[row] - self.database.heading[column] + 180) % 360 - 180)
-            kept &= turn <= self.gate + 1e-9
+            all_round = (self.queries.fov[row] >= 360) | (self.database.fov[column] >= 360)  # which has no heading
+            kept &= (turn <= self.gate + 1e-9) | all_round
         if not kept.all():
             row, column = row[kept], column[kept]
         values = _similarity(self.table.shared(row, column), self.areas[row], self.other_areas[column], self.measure)

@@ -261,14 +261,14 @@ def _by_distance(scene: Scene, rule: Protocol, asked: NDArray[np.int64], searche
     headings = None if rule.heading is None else _headings(scene, rule, asked, searched)
     if not len(searched):
         return []
-    # The tree may round: what is a hair too far is looked at, and decided by the difference of the coordinates as they are.
-    near = Neighbours(here[asked], there[searched], rule.threshold * (1 + 1e-9) + 1e-6)
+    near = Neighbours(here[asked], there[searched], rule.threshold)
     found = []
     for block in near.blocks(BLOCK_PAIRS):
         rows, columns = near.pairs(block)
         rows, columns = asked[rows], searched[columns]
-        squared = ((here[rows] - there[columns]) ** 2).sum(axis=1)
-        kept = squared < rule.threshold**2 if rule.strict else squared <= rule.threshold**2
+        kept = np.ones(len(rows), dtype=bool)
+        if rule.strict:
+            kept = ((here[rows] - there[columns]) ** 2).sum(axis=1) < rule.threshold**2
         if headings is not None and rule.heading is not None:
             turn = np.abs(headings[0][rows] - headings[1][columns])
             kept &= np.minimum(turn, 360 - turn) <= rule.heading + TIE

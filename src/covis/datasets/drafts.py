@@ -181,14 +181,18 @@ class SceneDraft:
         Raises:
             InvalidInputError: the positions span more than one frame can hold, or the sides' frames differ.
         """
-        known = {side.crs for side in self.sides}
-        if any(side.degrees is None for side in self.sides):
-            if len(known) > 1:
-                raise InvalidInputError(f"Both sides of scene {self.name!r} must be in one frame; got {known}.")
-            return known.pop(), None
-        given = known - {None}
-        if given:
-            return given.pop(), None
+        known = {side.crs for side in self.sides if side.columns.get("xy") is not None or side.crs is not None}
+        if len(known) > 1:
+            raise InvalidInputError(f"Both sides of scene {self.name!r} must be in one frame; got {', '.join(map(str, known))}.")
+        frame = next(iter(known), None)
+        if all(side.degrees is None for side in self.sides):
+            return frame, None
+        if frame is not None:
+            return frame, None
+        if known:
+            raise InvalidInputError(
+                f"One side of scene {self.name!r} has latitude and longitude, the other metres in a frame that is not said; say it (crs)."
+            )
         where = np.concatenate([side.degrees[side._positioned()] for side in self.sides if side.degrees is not None])
         if not len(where):
             return None, None
