@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
 
 from covis.datasets.seven_scenes import read_7scenes
-from covis.errors import InvalidInputError
+from covis.errors import CovisWarning, InvalidInputError
 from covis.geometry import ground_heading
 from covis.images import Images
 from covis.labelling import LABEL_RULES, fitting_rule, label_by_distance, label_by_surface, label_by_view
@@ -135,6 +135,13 @@ def test_a_camera_that_looks_straight_down_has_no_heading():
     with pytest.raises(InvalidInputError, match=r"1 of 2 images in r have no heading \(a.jpg first\)"):
         label_by_view(down, down)
     assert label_by_view(down, down, without_heading="exclude").summary().excluded == 4 - 1 + 1  # row, column, and b with itself
+
+
+def test_poses_of_another_world_are_pointed_out():
+    """A pose in a world whose y axis points down has a level camera's optical axis in the plane that is taken for the ground's."""
+    lying = Images("lying", ["a.jpg", "b.jpg"], pose=np.array([np.eye(4), camera(right=[0, 0, 1], down=[0, 1, 0], ahead=[-1, 0, 0])]))
+    with pytest.warns(CovisWarning, match="cameras in lying have headings by their poses alone.*z is up"):
+        label_by_view(lying, lying, without_heading="exclude")
 
 
 def with_unknown(*, flags=None, heading=(0.0, np.nan)):

@@ -541,6 +541,44 @@ def test_numbers_in_the_bytes_are_those_of_the_position(tmp_path):
     assert tiff[struct.unpack("<I", day[2])[0] :][: day[1]] == b"2023:11:14\0"
 
 
+def test_a_heading_that_rounds_to_a_full_turn_is_north(tmp_path):
+    (written,) = write_exif([scene_of(tmp_path / "a", 1, heading=[np.nextafter(360, 0)])], tmp_path / "out")
+    with Image.open(written / "0.jpg") as image:
+        assert image.getexif().get_ifd(0x8825)[17] == 0
+    assert read_exif(written)[0].database.heading.tolist() == [0]
+
+
+def with_segments(path, *blocks):
+    """Puts EXIF segments behind the JFIF header of a JPEG without any."""
+    data = path.read_bytes()
+    path.write_bytes(data[:20] + b"".join(b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block for block in blocks) + data[20:])
+
+
+def test_exif_in_two_segments_and_of_odd_length_is_kept(tmp_path):
+    block = exif(HERE, NOTE, MAIN) + b"!"
+    assert len(block) % 2 == 1
+    for name, parts in {"one": [block], "two": [block[:99], b"Exif\0\0" + block[99:]]}.items():
+        scene = scene_of(tmp_path / name, 1)
+        with_segments(tmp_path / name / "0.jpg", *parts)
+        (written,) = write_exif([scene], tmp_path / f"{name}-out")
+        with Image.open(written / "0.jpg") as image:
+            tags = image.getexif()
+            assert tags.get_ifd(0x8769)[0x927C] == NOTE[0x927C][1]
+            assert tags[0x8825] % 2 == 0  # directories begin at even bytes
+        assert (written / "0.jpg").read_bytes().count(b"Exif\0\0") == 1
+        np.testing.assert_allclose(read_exif(written)[0].database.xy, scene.database.xy, atol=1e-4)
+
+
+def test_a_png_whose_chunk_begins_as_a_jpegs_segment_does(tmp_path):
+    scene = scene_of(tmp_path / "a", names=["0.png"])
+    chunks = png_chunks((tmp_path / "a" / "0.png").read_bytes())
+    (tmp_path / "a" / "0.png").write_bytes(png([chunks[0], (b"eXIf", exif(HERE, NOTE, MAIN)), *chunks[1:]]))
+    (written,) = write_exif([scene], tmp_path / "out")
+    with Image.open(written / "0.png") as image:
+        assert image.getexif()[0x0112] == 6
+        assert image.getexif().get_ifd(0x8769)[0x927C] == NOTE[0x927C][1]
+
+
 def test_times_beyond_the_calendar_and_before_1970(tmp_path):
     early = datetime(1066, 10, 14, 9, 30, tzinfo=UTC).timestamp()
     (written,) = write_exif([scene_of(tmp_path / "a", 1, time=[early])], tmp_path / "out")
@@ -552,8 +590,7 @@ def test_times_beyond_the_calendar_and_before_1970(tmp_path):
 def test_what_cannot_take_a_position_is_refused(tmp_path):
     block = exif(HERE, {0x927C: (UNDEFINED, b"x" * 65250)})
     large = scene_of(tmp_path / "large", 1)
-    data = (tmp_path / "large" / "0.jpg").read_bytes()
-    (tmp_path / "large" / "0.jpg").write_bytes(data[:20] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[20:])
+    with_segments(tmp_path / "large" / "0.jpg", block)
     legacy = scene_of(tmp_path / "legacy", names=["0.png"])
     chunks = png_chunks((tmp_path / "legacy" / "0.png").read_bytes())
     (tmp_path / "legacy" / "0.png").write_bytes(
@@ -602,8 +639,7 @@ def test_exif_that_does_not_read_is_not_half_kept(tmp_path):
         "short": b"Exif\0\0II*\0\10\0\0\0\5\0",
     }.items():
         scene = scene_of(tmp_path / name, 1)
-        data = (tmp_path / name / "0.jpg").read_bytes()
-        (tmp_path / name / "0.jpg").write_bytes(data[:20] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[20:])
+        with_segments(tmp_path / name / "0.jpg", block)
         with pytest.raises(DamagedFileError, match=r"0\.jpg must have EXIF that reads"):
             write_exif([scene], tmp_path / "out")
 

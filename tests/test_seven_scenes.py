@@ -1,7 +1,6 @@
 """The 7-Scenes layout: the benchmark's odd files, everything that may be missing or wrong, and the inverse."""
 
 import contextlib
-import inspect
 import shutil
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from covis.datasets import READERS, WRITERS, guess_layout, read
+from covis.datasets import guess_layout, read
 from covis.datasets.seven_scenes import read_7scenes, write_7scenes, write_frame
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, UnknownNameError
 from covis.geometry import check_rigid
@@ -264,19 +263,6 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert (written / "mine.txt").exists()
     write_7scenes([scene], tmp_path / "out", overwrite=True)
     assert not (written / "mine.txt").exists()
-
-
-def test_readers_and_writers_are_a_pair(room, tmp_path):
-    assert set(READERS) == set(WRITERS) == {"7scenes"}
-    folder = room()
-    for layout, reader in READERS.items():
-        parameters = inspect.signature(reader).parameters
-        assert next(iter(parameters)) == "root"
-        assert parameters["split"].kind is inspect.Parameter.KEYWORD_ONLY
-        assert list(inspect.signature(WRITERS[layout]).parameters)[:2] == ["scenes", "out"]
-        scenes = read(layout, folder, split="test")
-        again = read(layout, WRITERS[layout](scenes, tmp_path / layout)[0], split="test")
-        assert alike(again[0], scenes[0])
 
 
 def test_the_layout_is_guessed_where_it_is_plain(room, tmp_path):

@@ -20,6 +20,8 @@ from covis.scores import Scores, aligned, lower_is_better, unit_of
 FORMAT, VERSION = "covis-comparison", 1
 FEW_UNITS = 10
 NUMBERS = ("a", "b", "difference", "low", "high", "p")
+DOUBTFUL = 0.05
+"""A p above this leaves two scores not told apart, whatever the interval says: with few units it cannot be small."""
 ROUNDING = 1e-12
 """Two values of a query count as equal within this part of the larger: the same sum in another order."""
 
@@ -69,12 +71,12 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """The interval in words: "b is better", "a is better", or "cannot be told apart" where it holds 0 or there is none.
+        """In words: "b is better", "a is better", or "cannot be told apart" where the interval holds 0 or p is above 0.05.
 
         >>> Difference(0.5, 0.6, 0.1, 0.02, 0.18, 0.01, 90, ("q",) * 12, ("r",) * 3).verdict
         'b is better'
         """
-        if not (self.low > 0 or self.high < 0):
+        if not (self.low > 0 or self.high < 0) or self.p > DOUBTFUL:
             return "cannot be told apart"
         return "b is better" if (self.low > 0) != self.lower_is_better else "a is better"
 

@@ -6,6 +6,7 @@ with itself (the same file on both sides) is excluded: never a pair.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from covis.errors import InvalidInputError
+from covis.errors import CovisWarning, InvalidInputError
 from covis.geometry import ground_heading
 from covis.images import Images
 from covis.labels import Labels, self_pairs
@@ -259,6 +260,13 @@ def _sectors(
 ) -> tuple[Sectors, NDArray[np.bool_]]:
     """The images' sectors, and which images are left out (they keep a sector of no consequence)."""
     xy = _positions(images)
+    if images.heading is None and images.pose is not None and len(images) and images.pose[:, 2, 1].mean() > -0.5:
+        warnings.warn(
+            f"The cameras in {images.root} have headings by their poses alone, and their downward axis does not point down: "
+            "x must be east, y north and z up. Label by surface, or turn the poses.",
+            CovisWarning,
+            stacklevel=3,
+        )
     if images.heading is None and images.pose is None and without_heading == "stop":
         raise InvalidInputError(
             f"The images in {images.root} must have headings or poses to be labelled by view; they have none. Label by distance, "

@@ -63,12 +63,18 @@ def convert_data(
     split: Split = "test",
     read: Read = None,
     files: Annotated[str, typer.Option(help="copy, link (symbolic links), or none (metadata alone).")] = "copy",
+    write_option: Annotated[
+        list[str] | None,
+        typer.Option("--write", help="An option of the layout's writer, KEY=VALUE: --write dataset=7scenes.", show_default=False),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a data set in another layout; the original is left as it is."""
+    from covis.config import parse_options
     from covis.datasets import write
 
-    print_paths(*write(to, read_scenes(data, layout, split, read), out, files=files, overwrite=overwrite))
+    options = {"files": files, "overwrite": overwrite, **parse_options(write_option or ())}
+    print_paths(*write(to, read_scenes(data, layout, split, read), out, **options))
 
 
 @app.command()

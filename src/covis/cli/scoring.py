@@ -67,7 +67,7 @@ def evaluate_command(
     say(f"{scores}\n")
     written = [out]
     if geojson is not None:
-        found = ranked if isinstance(ranked, list) else _as_rankings(ranked, scenes, rule, policy=scores.history["policy"])
+        found = ranked if isinstance(ranked, list) else _as_rankings(ranked, scenes, rule)
         written.append(write_geojson(scenes, geojson, rankings=found, scores=scores, overwrite=overwrite))
     print_json({"scores": str(out), **plain_scores(scores)}) if as_json else print_paths(*written)
 
@@ -134,8 +134,8 @@ def _ranked(
     return _searched(scenes, described, graded, rule=rule, k=k), described
 
 
-def _as_rankings(predictions: Any, scenes: Sequence[Any], rule: Any, *, policy: str) -> list[Any]:
-    """A ranking a scene of a prediction file that was scored: what it drops has been said."""
+def _as_rankings(predictions: Any, scenes: Sequence[Any], rule: Any) -> list[Any]:
+    """A ranking a scene of a prediction file that was scored: what is wrong with it has been said."""
     import warnings
 
     import numpy as np
@@ -148,7 +148,7 @@ def _as_rankings(predictions: Any, scenes: Sequence[Any], rule: Any, *, policy: 
     sides = [Side(one.query_names, one.database_names, np.zeros(len(one.query_names), dtype=bool)) for one in truths]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found: list[Any] = predictions.by_scene(sides, unknown=policy)
+        found: list[Any] = predictions.by_scene(sides, unknown="strict_file")
     return found
 
 

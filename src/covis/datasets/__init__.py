@@ -144,7 +144,7 @@ _SIGNS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
         "gcl",
         lambda root: (root.is_file() and root.suffix == ".json") or _holds("train_val/*/query.json", "*/test.json", "query.json")(root),
     ),
-    ("table", _holds("database.csv", "database.parquet", "*/database.csv", "*/database.parquet")),
+    ("table", _holds("database.csv", "database.parquet")),
     ("utm", lambda root: (first := _first_picture(root)) is not None and first.name.startswith("@")),
     ("table", lambda root: root.is_dir() and len([*root.glob("*.csv"), *root.glob("*.parquet")]) == 1),
     ("exif", _first_has_gps),

@@ -161,11 +161,13 @@ def _shapes(sizes: Sequence[tuple[int, int]]) -> list[str]:
 
 def _outliers(side: Draft) -> str | None:
     """A remark on positions far from all others: more than ten times as far from the median as nine in ten of them."""
+    if not len(side.names) or (side.degrees is None and side.columns.get("xy") is None):
+        return None
     if side.degrees is not None:
-        where = side.degrees * 111_320.0 * [1.0, np.cos(np.deg2rad(np.nanmedian(side.degrees[:, 0])))] if len(side.names) else side.degrees
+        where = side.degrees * 111_320.0 * [1.0, np.cos(np.deg2rad(np.nanmedian(side.degrees[:, 0])))]
     else:
-        where = np.asarray(side.columns["xy"]) if side.columns.get("xy") is not None else np.zeros((0, 2))
-    rows = np.flatnonzero(np.isfinite(where).all(axis=1))
+        where = np.asarray(side.columns["xy"])
+    rows = np.flatnonzero(side.positioned() & np.isfinite(where).all(axis=1))
     if len(rows) < 10:
         return None
     away = np.linalg.norm(where[rows] - np.median(where[rows], axis=0), axis=1)

@@ -96,11 +96,11 @@ def find_columns(sheet: Sheet, columns: Mapping[str, str] | None) -> dict[str, s
                 f"{sheet.path} must have all of {', '.join(group)}, or none; nothing gives {', '.join(lacking)}. "
                 f"{_say(lacking[0])} Columns: {', '.join(sheet.frame.columns)}."
             )
-    _checkfind_columns(sheet, found)
+    _check_found(sheet, found)
     return found
 
 
-def _checkfind_columns(sheet: Sheet, found: Mapping[str, str]) -> None:
+def _check_found(sheet: Sheet, found: Mapping[str, str]) -> None:
     listed = ", ".join(sheet.frame.columns)
     if "name" not in found:
         single = sheet.frame.columns[0] if sheet.frame.width == 1 else ""
@@ -113,9 +113,9 @@ def _checkfind_columns(sheet: Sheet, found: Mapping[str, str]) -> None:
         )
     if {"pose_0", "tx"} <= found.keys():
         raise InvalidInputError(f"{sheet.path} gives poses twice, as pose_0 … pose_15 and as tx … qw. {_say('pose_0')}")
-    if sheet.covis is None and not {"x", "lat", "pose_0", "tx", "place"} & found.keys():
+    if sheet.covis is None and not {"x", "lat", "pose_0", "tx", "place", "frame"} & found.keys():
         raise InvalidInputError(
-            f"{sheet.path} must say where its images are: x and y, lat and lon, a pose, or a place. {_say('lat')} Columns: {listed}."
+            f"{sheet.path} must say where its images are: x and y, lat and lon, a pose, a place, or a frame. {_say('lat')} Columns: {listed}."
         )
 
 

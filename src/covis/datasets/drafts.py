@@ -107,7 +107,7 @@ class Draft:
             (row, Problem("duplicate name", self.names[row], self.where(row), f"the name stands at {self.where(first)} too; keep one"))
             for first, row in self.duplicates()
         ]
-        for row in np.flatnonzero(~self._positioned()).tolist():
+        for row in np.flatnonzero(~self.positioned()).tolist():
             value = self.degrees[row] if self.degrees is not None else self.columns["xy"][row]
             what = f"the position is {np.asarray(value).tolist()}; it must be finite and on the globe"
             found.append((row, Problem("position", self.names[row], self.where(row), what)))
@@ -152,7 +152,8 @@ class Draft:
             out |= rows
         return self if not out else self.select(~np.isin(np.arange(len(self.names)), list(out)))
 
-    def _positioned(self) -> NDArray[np.bool_]:
+    def positioned(self) -> NDArray[np.bool_]:
+        """(n,) whether each position is finite and on the globe; true throughout where there are none."""
         if self.degrees is not None:
             lat, lon = self.degrees[:, 0], self.degrees[:, 1]
             return (lat >= -80) & (lat <= 84) & (lon >= -180) & (lon <= 180)
@@ -193,7 +194,7 @@ class SceneDraft:
             raise InvalidInputError(
                 f"One side of scene {self.name!r} has latitude and longitude, the other metres in a frame that is not said; say it (crs)."
             )
-        where = np.concatenate([side.degrees[side._positioned()] for side in self.sides if side.degrees is not None])
+        where = np.concatenate([side.degrees[side.positioned()] for side in self.sides if side.degrees is not None])
         if not len(where):
             return None, None
         return common_zone(where[:, 0], where[:, 1])

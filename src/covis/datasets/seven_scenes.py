@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from covis.datasets.filing import Files, place_file
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
 from covis.files import atomic_path, check_absent, read_text, write_text
 from covis.images import Images, Scene
@@ -65,11 +65,11 @@ def read_7scenes(root: str | Path, *, split: str = "test", intrinsics: Sequence[
     return scenes
 
 
-def write_7scenes(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = False) -> list[Path]:
+def write_7scenes(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = False, files: Files = "copy") -> list[Path]:
     """Write scenes in the 7-Scenes layout, one folder each: the inverse of `read_7scenes`.
 
-    Image and depth files are copied as they are. A sequence that is not called `seq-<NN>`, or whose number is taken, gets
-    the next free number.
+    Image and depth files are copied as they are, or linked (`files="link"`); "none" is refused, since a frame is its files. A
+    sequence that is not called `seq-<NN>`, or whose number is taken, gets the next free number.
 
     Raises:
         InvalidInputError: images lack poses, are neither PNG nor JPEG, differ in their intrinsics, or would share a file
@@ -77,6 +77,8 @@ def write_7scenes(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool =
         MissingFileError: an image or depth map is not there.
         OutputExistsError: a scene's folder is there and `overwrite` is false.
     """
+    if files == "none":
+        raise InvalidInputError("A frame of 7-Scenes is its files; files must be 'copy' or 'link'.")
     out = Path(out)
     if len({scene.name for scene in scenes}) != len(scenes):
         raise InvalidInputError("Scenes written to one folder must have different names.")
@@ -87,7 +89,7 @@ def write_7scenes(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool =
         numbers = _sequence_numbers(sides)
         with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
             for images, numbered in zip(sides, numbers, strict=True):
-                _write_side(images, folder, numbered)
+                _write_side(images, folder, numbered, files)
             test = numbers[1].values() if len(numbers) > 1 else []
             write_splits(folder, train=list(numbers[0].values()), test=list(test), intrinsics=intrinsics)
         written.append(out / scene.name)
@@ -227,7 +229,7 @@ def _sequence_numbers(sides: Sequence[Images]) -> list[dict[str, int]]:
     return [{name: number[side, name] for name in listed} for side, listed in enumerate(names)]
 
 
-def _write_side(images: Images, folder: Path, numbers: Mapping[str, int]) -> None:
+def _write_side(images: Images, folder: Path, numbers: Mapping[str, int], files: Files) -> None:
     (poses,) = images.need("pose")
     for row, owner in enumerate(images.sequence or ("",) * len(images)):
         frame = row if images.frame is None else int(images.frame[row])
@@ -239,16 +241,10 @@ def _write_side(images: Images, folder: Path, numbers: Mapping[str, int]) -> Non
                 "frame of its number. Number the frames, or convert the image."
             )
         stem.parent.mkdir(parents=True, exist_ok=True)
-        _copy(images.path(row), colour)
+        place_file(images.path(row), colour, files)
         if images.depth is not None:
-            _copy(images.root / images.depth[row], Path(f"{stem}.depth.png"))
+            place_file(images.root / images.depth[row], Path(f"{stem}.depth.png"), files)
         _write_pose(Path(f"{stem}.pose.txt"), poses[row])
-
-
-def _copy(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise MissingFileError(f"{source} must be there to be copied; there is no such file.")
-    shutil.copyfile(source, target)
 
 
 def _write_pose(path: Path, pose: NDArray[np.float64]) -> None:

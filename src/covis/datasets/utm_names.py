@@ -105,6 +105,7 @@ def draft_utm(root: str | Path, *, split: str = "test", database: str = "databas
     if not root.is_dir():
         raise MissingFileError(f"{root} must be a folder of images with UTM names; there is no such folder.")
     base, of_split = _base(root, split, (database, queries))
+    _refuse_several(base, (database, queries))
     folders = [base / side for side in (database, queries) if _is_side(base / side)]
     if split == "train" and not of_split:
         folders = folders[:1]
@@ -173,6 +174,18 @@ def _base(root: Path, split: str, sides: Sequence[str]) -> tuple[Path, bool]:
     if others:
         raise MissingFileError(f"{root} must hold the split {split!r}; found {', '.join(path.name for path in others)}.")
     return root, False
+
+
+def _refuse_several(base: Path, sides: tuple[str, str]) -> None:
+    """A folder of several data sets must not read as one side that holds the queries of all."""
+    if any(_is_side(base / side) for side in sides):
+        return
+    below = [found for side in sides for depth in ("*", "*/*", "*/*/*") for found in base.glob(f"{depth}/{side}") if found.is_dir()]
+    if below:
+        raise InvalidInputError(
+            f"{base} must be one data set; it holds sides further down, as in {min(below)}. Point to the folder of one set "
+            f"({min(below).relative_to(base).parts[0]}, say)."
+        )
 
 
 def _list_of(folder: Path) -> Path:
