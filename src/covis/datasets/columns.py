@@ -115,7 +115,8 @@ def _check_found(sheet: Sheet, found: Mapping[str, str]) -> None:
         raise InvalidInputError(f"{sheet.path} gives poses twice, as pose_0 … pose_15 and as tx … qw. {_say('pose_0')}")
     if sheet.covis is None and not {"x", "lat", "pose_0", "tx", "place", "frame"} & found.keys():
         raise InvalidInputError(
-            f"{sheet.path} must say where its images are: x and y, lat and lon, a pose, a place, or a frame. {_say('lat')} Columns: {listed}."
+            f"{sheet.path} must say where its images are: x and y, lat and lon, a pose, a place, or a frame. {_say('lat')} "
+            f"Columns: {listed}."
         )
 
 

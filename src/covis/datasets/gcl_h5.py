@@ -66,7 +66,7 @@ def read_labels(path: str | Path, queries: Images, database: Images, *, key: str
     with _opened(path) as file:
         stored = _stored(path, file, key)
         shape = (len(queries), len(database))
-        condensed = _is_condensed(path, key, stored.shape, queries, database)
+        condensed = _is_condensed(path, key, stored.shape, sides=(queries, database))
         place = _triangle(len(queries)) if condensed else lambda flat: np.divmod(flat, max(1, shape[1]))
         parts = [_checked(path, key, *block, place=place, sides=(queries, database)) for block in _blocks(stored)]
     flat, values = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else (np.zeros(0, np.int64), np.zeros(0))
@@ -190,7 +190,8 @@ def _stored(path: Path, file: Any, key: str) -> Any:
     return stored
 
 
-def _is_condensed(path: Path, key: str, shape: tuple[int, ...], queries: Images, database: Images) -> bool:
+def _is_condensed(path: Path, key: str, shape: tuple[int, ...], *, sides: tuple[Images, Images]) -> bool:
+    queries, database = sides
     n, d = len(queries), len(database)
     count = int(np.prod(shape, dtype=object))
     line = len(shape) == 1 or (len(shape) == 2 and 1 in shape)  # flat, or one row or column
