@@ -149,8 +149,12 @@ class Images:
 
     def same_files(self, other: Images) -> NDArray[np.int64]:
         """(n,) for each image here the row of the same file there, -1 where it is not there."""
-        there = {str(other.path(row).absolute()): row for row in range(len(other))}
-        return np.array([there.get(str(self.path(row).absolute()), -1) for row in range(len(self))], dtype=np.int64)
+        mine, theirs = (images.root.absolute().as_posix() for images in (self, other))
+        if mine == theirs:  # the usual case, and names are all there is to compare
+            there = {name: row for row, name in enumerate(other.names)}
+            return np.array([there.get(name, -1) for name in self.names], dtype=np.int64)
+        there = {f"{theirs}/{name}": row for row, name in enumerate(other.names)}
+        return np.array([there.get(f"{mine}/{name}", -1) for name in self.names], dtype=np.int64)
 
     def digest(self) -> str:
         """A short hash of everything in the table except the root, so that a moved folder is the same set."""
