@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from covis.datasets.gcl import CONVENTIONS, ORDERS, draft_gcl, poses_of, read_gcl, rows_of, write_gcl
+from covis.datasets.gcl import draft_gcl, read_gcl, write_gcl
+from covis.datasets.pose_orders import CONVENTIONS, ORDERS, poses_of, rows_of
 from covis.datasets.seven_scenes import read_7scenes
 from covis.errors import CovisError, CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError
 from covis.geometry import RIGID_TOLERANCE, check_rigid

@@ -140,7 +140,7 @@ def test_a_camera_that_looks_straight_down_has_no_heading():
 def test_poses_of_another_world_are_pointed_out():
     """A pose in a world whose y axis points down has a level camera's optical axis in the plane that is taken for the ground's."""
     lying = Images("lying", ["a.jpg", "b.jpg"], pose=np.array([np.eye(4), camera(right=[0, 0, 1], down=[0, 1, 0], ahead=[-1, 0, 0])]))
-    with pytest.warns(CovisWarning, match="cameras in lying have headings by their poses alone.*z is up"):
+    with pytest.warns(CovisWarning, match="cameras in lying have headings by their poses alone.*downward axis"):
         label_by_view(lying, lying, without_heading="exclude")
 
 

@@ -22,36 +22,23 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from covis.datasets.drafts import Draft, Invalid, Missing, SceneDraft, files_present
 from covis.datasets.filing import Files, place_file
-from covis.datasets.msls import CITIES, city_folder
-from covis.errors import CovisError, CovisWarning, DamagedFileError, InvalidInputError, MissingFileError
-from covis.files import atomic_path, check_absent, read_json, write_text
-from covis.geometry import invert
+from covis.datasets.gcl_indexes import DATASETS, city_pairs, dataset_of, file_pairs, home, index_of, named_pair, names_of, numbers_of
+from covis.datasets.msls import city_folder
+from covis.datasets.pose_orders import CONVENTIONS, ORDERS, poses_of, rows_of
+from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
+from covis.files import atomic_path, check_absent, write_text
 from covis.images import Images, Scene
 
-ORDERS = {
-    "7scenes": "tx ty tz qw qx qy qz",
-    "tb-places": "tx ty tz qx qy qz qw",
-    "robotcar": "qw qx qy qz tx ty tz",
-    "cmu": "qw qx qy qz tx ty tz",
-}
-"""Data set -> what the seven numbers of a pose are."""
-
-CONVENTIONS = ("camera-to-world", "world-to-camera", "centre")
-"""What a pose's rotation and translation do: both camera-to-world; both world-to-camera; rotation world-to-camera, camera's centre."""
-
-DATASETS = ("msls", *ORDERS, "pairs")
-_PLAIN = {"7scenes": [("train", "test", "")], "robotcar": [("reference", "test", "")], "cmu": [("reference", "test", "")]}
 UNIT = 1e-3
 """How far a quaternion's length may be from 1."""
 
@@ -136,62 +123,17 @@ def draft_gcl(
     if not root.exists():
         raise MissingFileError(f"{root} must be a folder of GCL's JSON indexes, or one of them; there is no such file or folder.")
     if database is None and queries is None and root.is_dir():
-        dataset = _seen(root) if dataset == "auto" else dataset
+        dataset = dataset_of(root) if dataset == "auto" else dataset
         if (dataset, split) == ("7scenes", "val"):
             raise InvalidInputError("The split of 7-Scenes must be 'train' or 'test'; got 'val'.")
-        pairs = _cities(root, split, cities) if dataset == "msls" else _pairs(root, split, dataset)
+        pairs = city_pairs(root, split, cities) if dataset == "msls" else file_pairs(root, split, dataset)
     else:
-        pairs = [_named(root, split, database, queries)]
+        pairs = [named_pair(root, split, database, queries)]
     source = _Source(dataset, convention, root_dir, crs)
     return [
         SceneDraft(pair.name, split, source.draft(pair.database), None if pair.queries is None else source.draft(pair.queries, asked=True))
         for pair in pairs
     ]
-
-
-def poses_of(rows: ArrayLike, *, order: str, convention: str = "camera-to-world") -> NDArray[np.float64]:
-    """Camera-to-world matrices of rows of seven numbers.
-
-    Args:
-        rows: (n, 7), metres and a unit quaternion.
-        order: what the seven are, as in `ORDERS`.
-        convention: one of `CONVENTIONS`.
-
-    Returns:
-        (n, 4, 4), camera-to-world.
-
-    >>> poses_of([[1, 2, 3, 0, 0, 0, 1]], order="tx ty tz qw qx qy qz")[0].astype(int).tolist()
-    [[-1, 0, 0, 1], [0, -1, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]]
-    """
-    from scipy.spatial.transform import Rotation  # here, because it takes longer to import than most indexes to read
-
-    rows = np.asarray(rows, dtype=np.float64).reshape(-1, 7)
-    place = order.split()
-    poses = np.tile(np.eye(4), (len(rows), 1, 1))
-    if len(rows):
-        poses[:, :3, :3] = Rotation.from_quat(rows[:, [place.index(name) for name in ("qx", "qy", "qz", "qw")]]).as_matrix()
-        poses[:, :3, 3] = rows[:, [place.index(name) for name in ("tx", "ty", "tz")]]
-    if convention == "world-to-camera":
-        return invert(poses)
-    if convention == "centre":
-        poses[:, :3, :3] = poses[:, :3, :3].transpose(0, 2, 1)
-    return poses
-
-
-def rows_of(poses: NDArray[np.float64], *, order: str) -> NDArray[np.float64]:
-    """(n, 7) rows of camera-to-world matrices (n, 4, 4): the inverse of `poses_of`, with qw >= 0.
-
-    A quaternion holds an exact rotation alone: a matrix that is one within `geometry.RIGID_TOLERANCE` gives the nearest.
-    """
-    from scipy.spatial.transform import Rotation
-
-    rows = np.zeros((len(poses), 7))
-    place = order.split()
-    if len(poses):
-        rows[:, [place.index(name) for name in ("tx", "ty", "tz")]] = poses[:, :3, 3]
-        quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat(canonical=True)
-        rows[:, [place.index(name) for name in ("qx", "qy", "qz", "qw")]] = quaternions
-    return rows
 
 
 def write_gcl(
@@ -240,98 +182,6 @@ def write_gcl(
 
 
 @dataclass(frozen=True)
-class _Pair:
-    name: str
-    database: Path
-    queries: Path | None
-
-
-def _seen(root: Path) -> str:
-    """The data set, where the names of its files tell it."""
-
-    def has(*patterns: str) -> bool:
-        return any(any(root.glob(pattern)) for pattern in patterns)
-
-    city = root.parent.name in ("train_val", "test") and has("database.json", "query.json")
-    if city or has("train_val/*/database.json", "test/*/database.json"):
-        return "msls"
-    if not has("reference.json"):
-        if has("train.json", "*/train.json"):
-            return "7scenes"
-        if has("database.json", "*_db.json"):
-            return "pairs"
-    raise InvalidInputError(
-        f"The data set of {root} must be said, dataset= one of {', '.join(DATASETS)}: its files' names do not tell it, and the orders "
-        "of their poses differ."
-    )
-
-
-def _cities(root: Path, split: str, cities: str | Sequence[str] | None) -> list[_Pair]:
-    if (root / "database.json").is_file() or (root / "query.json").is_file():
-        return [_Pair(root.name, _there(root / "database.json"), _there(root / "query.json"))]
-    named = [part.strip() for part in cities.split(",") if part.strip()] if isinstance(cities, str) else list(cities or ())
-    found = sorted(path.parent.name for part in ("train_val", "test") for path in root.glob(f"{part}/*/database.json"))
-    chosen = named or [city for city in CITIES[split] if city in found]
-    if not chosen:
-        raise MissingFileError(
-            f"{root} must hold indexes of a city of the {split} split, as {CITIES[split][0]}; found those of "
-            f"{', '.join(found) or 'none'}. Say another split, or cities= for what is there."
-        )
-    if not named and split != "train" and len(chosen) < len(CITIES[split]):
-        text = f"{root} holds {', '.join(chosen)} of the {split} split ({', '.join(CITIES[split])}); scores are not the benchmark's."
-        warnings.warn(f"{text} Name the cities to say that this is meant.", CovisWarning, stacklevel=3)
-    folders = [city_folder(root, city) for city in dict.fromkeys(chosen)]
-    return [_Pair(folder.name, _there(folder / "database.json"), _there(folder / "query.json")) for folder in folders]
-
-
-def _pairs(root: Path, split: str, dataset: str) -> list[_Pair]:
-    """The files that belong together, by their names, in a folder and those in it."""
-    pairs: list[_Pair] = []
-    others = {"train", "val", "test"} - {split}
-    for folder in [root, *sorted(root.glob("*/"))]:
-        files = {path.stem: path for path in sorted(folder.glob("*.json"))}
-        stems = [stem.removesuffix("_db") for stem in files if stem.endswith("_db") and not others & set(stem.split("_"))]
-        known = _PLAIN.get(dataset) or [("database", "query", folder.name), *((f"{stem}_db", f"{stem}_q", stem) for stem in stems)]
-        for database, queries, name in known:
-            if database not in files or (dataset == "7scenes" and split != "train" and queries not in files):
-                continue  # a room without a test split is nothing to test on
-            asked = None if split == "train" else _there(folder / f"{queries}.json")
-            pairs.append(_Pair(name or folder.name, files[database], asked))
-        if dataset == "tb-places" and folder == root:
-            taken = {"database", "query"} | {f"{stem[:-3]}_{side}" for stem in files if stem.endswith("_db") for side in ("db", "q")}
-            pairs += [_Pair(stem, path, None) for stem, path in files.items() if stem not in taken]
-    if not pairs:
-        held = sorted(path.relative_to(root).as_posix() for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
-        raise MissingFileError(
-            f"{root} must hold indexes of {dataset} for the {split} split; found {', '.join(held[:6]) or 'no JSON file'}. Is this the "
-            "right folder, split and dataset?"
-        )
-    return pairs
-
-
-def _named(root: Path, split: str, database: str | None, queries: str | None) -> _Pair:
-    """The files that the caller names."""
-    folder = root if root.is_dir() else root.parent
-    if root.is_file() == (database is not None):
-        raise InvalidInputError("The database's index must be said once: as the root itself, or as database= in the root's folder.")
-    searched = root if database is None else _there(folder / database)
-    asked = None if queries is None or split == "train" else _there(folder / queries)
-    return _Pair(searched.stem if queries is None else f"{Path(queries).stem}_{searched.stem}", searched, asked)
-
-
-def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise MissingFileError(f"The index {path} must be there; there is no such file. Make it, or name another.")
-    return path
-
-
-def _home(index: Path, dataset: str) -> Path:
-    """The folder that an index's paths begin in."""
-    above = index.parents
-    return above[min({"msls": 2, "7scenes": 1}.get(dataset, 0), len(above) - 1)]
-
-
-@dataclass(frozen=True)
 class _Source:
     """What is known of all indexes of a data set."""
 
@@ -341,11 +191,11 @@ class _Source:
     crs: str | None
 
     def draft(self, path: Path, *, asked: bool = False) -> Draft:
-        index = _json(path)
-        names = _names(path, index)
+        index = index_of(path)
+        names = names_of(path, index)
         columns: dict[str, Any] = {}
         if "loc" in index:
-            loc = _rows(path, index, names, key="loc", order="easting northing angle")
+            loc = numbers_of(path, index, names, key="loc", order="easting northing angle")
             columns["xy"] = loc[:, :2]
             if not np.isnan(loc[:, 2]).all():
                 columns["heading"] = np.where(loc[:, 2] == 360, 0.0, loc[:, 2])
@@ -353,7 +203,7 @@ class _Source:
             columns["pose"] = self._poses(path, index, names)
         elif self.dataset in ORDERS and not (asked and self.dataset in ("robotcar", "cmu")):
             raise DamagedFileError(f"{path} must hold 'poses', as indexes of {self.dataset} do; it holds {', '.join(index)}.")
-        root = _home(path, self.dataset) if self.root_dir is None else Path(os.path.abspath(self.root_dir))
+        root = home(path, self.dataset) if self.root_dir is None else Path(os.path.abspath(self.root_dir))
         if self.root_dir == "im_prefix":
             prefix = index.get("im_prefix")
             if not isinstance(prefix, str) or "\0" in prefix:
@@ -369,7 +219,7 @@ class _Source:
         if order is None or not convention:
             option = f"dataset= one of {', '.join(ORDERS)}" if order is None else f"convention= one of {', '.join(CONVENTIONS)}"
             raise InvalidInputError(f"{path} holds poses; say what they are, {option}: it does not tell, and orders and rotations differ.")
-        rows = _rows(path, index, names, key="poses", order=order)
+        rows = numbers_of(path, index, names, key="poses", order=order)
         length = np.linalg.norm(rows[:, [i for i, name in enumerate(order.split()) if name.startswith("q")]], axis=1)
         bad = np.flatnonzero(~(np.isfinite(rows).all(axis=1) & (np.abs(length - 1) <= UNIT)))
         if bad.size:
@@ -378,47 +228,6 @@ class _Source:
                 f"{UNIT:g}; {order} are {rows[bad[0]].tolist()}. Is it an index of {self.dataset}?"
             )
         return poses_of(rows, order=order, convention=convention)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except CovisError:
-        raise
-    except ValueError as error:  # a whole number of thousands of digits
-        raise DamagedFileError(f"{path} must be a JSON object; {error}. Make the index again.") from error
-
-
-def _names(path: Path, index: dict[str, Any]) -> list[str]:
-    names = index.get("im_paths")
-    if not isinstance(names, list):
-        raise DamagedFileError(f"{path} must hold a list 'im_paths', as GCL's indexes do; it holds {', '.join(index) or 'nothing'}.")
-    for row, name in enumerate(names):
-        if not isinstance(name, str) or not name or "\n" in name or "\0" in name or name.encode("utf-8", "ignore").decode() != name:
-            raise DamagedFileError(f"{path}, row {row} of im_paths (from 0): a path must be text in one line; found {name!r}.")
-    return names
-
-
-def _rows(path: Path, index: dict[str, Any], names: list[str], *, key: str, order: str) -> NDArray[np.float64]:
-    """The rows of numbers under a key, one for each name; null is NaN in the last place of `loc`."""
-    rows, width = index[key], len(order.split())
-    if not isinstance(rows, list) or len(rows) != len(names):
-        found = f"{len(rows)} rows" if isinstance(rows, list) else f"a {type(rows).__name__}"
-        raise DamagedFileError(f"{path}: {key} must be a list with a row for each of the {len(names)} im_paths; found {found}.")
-    values = np.empty((len(rows), width))
-    for number, row in enumerate(rows):
-        known = (
-            [np.nan if value is None and key == "loc" and i == 2 else value for i, value in enumerate(row)] if isinstance(row, list) else []
-        )
-        try:
-            if len(known) != width or not all(type(value) in (int, float) for value in known):
-                raise ValueError
-            values[number] = known
-        except (ValueError, OverflowError):
-            raise DamagedFileError(
-                f"{path}, row {number} of {key} (from 0; {names[number]}): a row must be {width} numbers, {order}; found {repr(row)[:80]}."
-            ) from None
-    return values
 
 
 @dataclass(frozen=True)
@@ -435,7 +244,7 @@ class _Side:
 
     def text(self, dataset: str, files: Files) -> str:
         names = list(self.images.names) if files == "none" else self.names()
-        prefix = Path(os.path.abspath(self.images.root)) if files == "none" else _home(self.index, dataset)
+        prefix = Path(os.path.abspath(self.images.root)) if files == "none" else home(self.index, dataset)
         value: dict[str, Any] = {"im_prefix": f"{prefix.as_posix()}/", "im_paths": names}
         if dataset != "msls":
             value["poses"] = rows_of(self.images.need("pose")[0], order=ORDERS[dataset]).tolist()
@@ -471,12 +280,12 @@ def _moves(sides: Sequence[_Side], dataset: str, *, overwrite: bool) -> dict[Pat
     """Target -> source of each image that is not there yet, after a look that all can be written."""
     moves: dict[Path, Path] = {}
     for side in sides:
-        home = _home(side.index, dataset)
+        folder = home(side.index, dataset)
         absent = np.flatnonzero(~files_present(side.images.root, side.images.names))
         if absent.size:
             raise MissingFileError(f"{side.images.path(int(absent[0]))} must be there to be written; there is no such file.")
         for row, name in enumerate(side.names()):
-            source, target = side.images.path(row), home / name
+            source, target = side.images.path(row), folder / name
             if {"", ".", ".."} & set(name.split("/")):
                 raise InvalidInputError(f"An image's name must be a plain relative path to be written; got {name!r} in {side.images.root}.")
             if not moves.setdefault(target, source).samefile(source):
