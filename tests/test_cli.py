@@ -98,7 +98,7 @@ def test_help_of_every_command_names_every_option() -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["aggregators", "indexes", "layouts", "losses", "metrics", "protocols", "recipes", "rules", "samplers", "worlds"]
+    "what", ["aggregators", "conditions", "indexes", "layouts", "losses", "metrics", "protocols", "recipes", "rules", "samplers", "worlds"]
 )
 def test_ls_prints_a_line_an_entry(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     cli.ls(what)

@@ -25,6 +25,7 @@ _WHERE = {
     "compare": "covis.comparison",
     "evaluate": "covis.evaluation",
     "extract": "covis.extraction",
+    "build_town": "covis.town",
     "fit": "covis.training",
     "fit_whitening": "covis.whitening",
     "index": "covis.indexes",
@@ -43,6 +44,7 @@ _WHERE = {
     "write": "covis.datasets",
     "write_geojson": "covis.reports.geojson",
     "write_streets": "covis.world",
+    "write_town": "covis.town",
 }
 """The public names and where they live."""
 

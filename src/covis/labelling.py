@@ -24,6 +24,8 @@ from covis.sectors import Measure, Sectors, overlaps
 from covis.surfaces import Overlap, View, reprojection_overlap, voxel_overlap
 
 Handling: TypeAlias = Literal["stop", "all-round", "exclude"]
+MOST_EXCLUDED = 100_000_000
+"""Pairs that labels list as no pairs, at most: about 40 bytes each while they are made."""
 BLOCK = 500_000
 """Candidate pairs in memory at once and core."""
 
@@ -72,6 +74,9 @@ def label_by_view(
     >>> label_by_view(here, there).matrix.toarray().round(3)
     array([[0.5, 0.5]])
     """
+    _check_frames(queries, database)
+    if overlap not in ("iou", "fraction"):
+        raise InvalidInputError(f"The overlap of the rule 'view' must be 'iou' or 'fraction'; got {overlap!r}.")
     asked, left_out = _sectors(queries, fov=fov, reach=reach, panoramas=panoramas, without_heading=without_heading)
     same = queries is database
     searched, also_left_out = (
@@ -130,6 +135,9 @@ def label_by_distance(
     >>> label_by_distance(here, there).matrix.toarray()
     array([[1. , 0.5, 0. ]])
     """
+    _check_frames(queries, database)
+    if not all(isinstance(value, (int, float)) for value in (half, cut)):
+        raise InvalidInputError(f"half and cut must be numbers; got {half!r} and {cut!r}.")
     if not (half > 0 and np.isfinite(half)) or not 0 < cut <= 0.5 or block < 1:
         raise InvalidInputError(f"half must be > 0 metres, cut in (0, 0.5] and block >= 1; got {half}, {cut} and {block}.")
     if decay not in ("linear", "exponential"):
@@ -248,6 +256,11 @@ def fitting_rule(images: Sequence[Images]) -> str:
     raise InvalidInputError(f"Images must have positions to be labelled; those in {where} have none.")
 
 
+def _check_frames(queries: Images, database: Images) -> None:
+    if queries.crs != database.crs:
+        raise InvalidInputError(f"Queries and database must lie in one coordinate frame; got {queries.crs} and {database.crs}.")
+
+
 def _positions(images: Images) -> NDArray[np.float64]:
     if images.xy is None and images.pose is not None:
         return images.pose[:, :2, 3]
@@ -307,6 +320,12 @@ def _excluded(queries: Images, database: Images, asked_out: NDArray[np.bool_], s
     excluded = self_pairs(queries, database)
     if not asked_out.any() and not searched_out.any():
         return excluded
+    pairs = int(asked_out.sum()) * len(database) + int(searched_out.sum()) * len(queries)
+    if pairs > MOST_EXCLUDED:
+        raise InvalidInputError(
+            f"Leaving out {asked_out.sum():,} queries and {searched_out.sum():,} database images makes {pairs:,} excluded pairs, "
+            "too many to keep. Read the data without them (MSLS: panoramas=drop), or take them as all-round views."
+        )
     every_row, every_column = np.arange(len(queries)), np.arange(len(database))
     out_rows, out_columns = np.flatnonzero(asked_out), np.flatnonzero(searched_out)
     rows = np.concatenate([np.repeat(out_rows, len(database)), np.repeat(every_row, len(out_columns))])

@@ -101,7 +101,7 @@ class Sectors:
 def shared_area(a: Sectors, b: Sectors) -> Floats:
     """(n,) square metres that sector i of `a` and sector i of `b` share; the same bits for (a, b) and (b, a).
 
-    Exact to about 1e-12 of the smaller sector for openings of half a degree and more and radii up to 25 times apart.
+    Exact to a few 1e-12 of the smaller sector for openings of half a degree and more and radii up to 25 times apart.
 
     >>> here = Sectors.of([[0, 0]], heading=0, fov=90, reach=50)
     >>> ahead = Sectors.of([[0, 10]], heading=0, fov=90, reach=50)
@@ -310,7 +310,7 @@ class Overlaps:
         rows: (p,) int64 query rows, ascending.
         columns: (p,) int64 database rows.
         values: (p,) float64 in (0, 1].
-        candidates: pairs whose circles of sight come closer than their radii: those that a k-d tree hands on.
+        candidates: pairs that the k-d tree over the least circles hands on to be looked at.
     """
 
     rows: NDArray[np.int64]

@@ -23,15 +23,34 @@ _view, _distance, _surface = _of("view"), _of("distance"), _of("surface")
 
 @app.command()
 def world(
-    out: Annotated[Path, typer.Argument(help="Where to write the streets.", show_default=False)],
-    preset: Annotated[str, typer.Option(help="How large (covis ls worlds).")] = "demo",
+    out: Annotated[Path, typer.Argument(help="The folder to write to; with --sheet the PNG.", show_default=False)],
+    layout: Annotated[
+        str,
+        typer.Option(help="msls, utm, 7scenes (with depth) or table; streets: the small streets of covis demo, in the 7-Scenes layout."),
+    ] = "msls",
+    preset: Annotated[str, typer.Option(help="How large (covis ls worlds).")] = "small",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="Draw one place under all conditions instead, with depth, classes and overlap.")
+    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Photograph synthetic streets, with depth and poses, in the 7-Scenes layout."""
-    from covis.world import write_streets
+    """Build a synthetic town with exact truth and photograph it, in the layout of a benchmark; goes on where it was killed."""
+    from covis.files import check_absent
 
-    print_paths(*write_streets(out, preset=preset, seed=seed, workers=workers, progress=say))
+    if sheet:
+        from covis.town import build_town, write_sheet
+
+        print_paths(write_sheet(check_absent(out, overwrite=overwrite), build_town(seed=seed)))
+    elif layout == "streets":
+        from covis.world import write_streets
+
+        print_paths(*write_streets(out, preset=preset, seed=seed, workers=workers, progress=say))
+    else:
+        from covis.town import write_town
+
+        print_paths(*write_town(out, layout=layout, preset=preset, seed=seed, workers=workers, progress=say))
 
 
 @app.command()
@@ -169,7 +188,8 @@ def ls(
     what: Annotated[
         str,
         typer.Argument(
-            help="aggregators, indexes, layouts, losses, metrics, protocols, recipes, rules, samplers or worlds.", show_default=False
+            help="aggregators, conditions, indexes, layouts, losses, metrics, protocols, recipes, rules, samplers or worlds.",
+            show_default=False,
         ),
     ],
 ) -> None:
@@ -187,7 +207,8 @@ def ls(
         "recipes": ("covis.config", "recipe_names"),
         "rules": ("covis.labelling", "LABEL_RULES"),
         "samplers": ("covis.pairs", "SAMPLERS"),
-        "worlds": ("covis.world", "PRESETS"),
+        "conditions": ("covis.town", "CONDITIONS"),
+        "worlds": ("covis.town", "SURVEYS"),
     }
     module, name = resolve(what, tables, what="list")
     if what == "recipes":
