@@ -238,7 +238,9 @@ def label_by_surface(
 
 
 def fitting_rule(images: Sequence[Images]) -> str:
-    """The rule that these images have the data for: "surface" with depth, "view" with headings or poses, else "distance".
+    """The rule that these images have the data for: "view" with positions and headings, else "surface" with depth, else "distance".
+
+    Images with neither headings nor depth, but with poses, are graded by view.
 
     Raises:
         InvalidInputError: they have no position at all.
@@ -246,6 +248,8 @@ def fitting_rule(images: Sequence[Images]) -> str:
     >>> fitting_rule([Images("r", ["a.jpg"], xy=[[0, 0]], heading=[90])])
     'view'
     """
+    if all(one.xy is not None and one.heading is not None for one in images):
+        return "view"
     if all(column is not None for one in images for column in (one.depth, one.pose, one.intrinsics)):
         return "surface"
     if all(one.pose is not None or (one.xy is not None and one.heading is not None) for one in images):

@@ -101,7 +101,7 @@ def label(
     data: Data,
     out: Annotated[Path, typer.Option(help="A .npz or .h5 file for a single scene, a folder for several.", show_default=False)],
     rule: Annotated[
-        str, typer.Option(help="view, surface or distance (covis ls rules); auto: surface with depth, view with headings, else distance.")
+        str, typer.Option(help="view, surface or distance (covis ls rules); auto: view with headings, else surface with depth, else distance.")
     ] = "auto",
     layout: Layout = "auto",
     split: Split = "test",
