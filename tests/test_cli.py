@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from covis import cli
 from covis.datasets import read
+from covis.descriptors import Descriptors
 from covis.evaluation import evaluate
 from covis.extraction import extract
 from covis.labelling import LABEL_RULES, label_by_surface
@@ -175,4 +177,66 @@ def test_evaluate_takes_exactly_one_source(tiny_world: Path, tmp_path: Path, giv
     assert (
         "Exactly one of"
         in covis("evaluate", tiny_world / "test-00", "--labels", labels, "--out", tmp_path / "s.json", *given, code=1).stderr
+    )
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Path:
+    """A table of one set against itself, without images, and descriptors of it that know the way."""
+    n = 40
+    lines = [f"i{row}.jpg,{500_000 + 10 * row},5000000,{90 if row % 5 else ''}" for row in range(n)]
+    (tmp_path / "walk.csv").write_text("name,x,y,heading\n" + "\n".join(lines) + "\n")
+    vectors = np.column_stack([np.arange(n), np.ones(n)]).astype(np.float32)
+    Descriptors(vectors, tuple(f"i{row}.jpg" for row in range(n)), model="none").save(tmp_path / "d" / "walk" / "database")
+    return tmp_path / "walk.csv"
+
+
+def test_a_set_against_itself_is_scored_and_drawn_without_its_own_images(walk: Path, tmp_path: Path) -> None:
+    read_as = ["--read", "missing=ignore", "--read", "crs=EPSG:32633"]
+    covis(
+        "evaluate", walk, *read_as, "--descriptors", tmp_path / "d", "--protocol", "radius/25",
+        "--out", tmp_path / "s.json", "--geojson", tmp_path / "m.geojson",
+    )  # fmt: skip
+    assert Scores.load(tmp_path / "s.json").metrics["recall@1"].value == 1
+    features = json.loads((tmp_path / "m.geojson").read_text())["features"]
+    matches = [feature["properties"] for feature in features if feature["properties"]["side"] == "match"]
+    assert len(matches) == 40
+    assert all(match["found"] != match["name"] for match in matches)
+    assert {match["metres"] for match in matches} == {10.0}
+
+    labels = tmp_path / "l.npz"
+    covis("label", walk, *read_as, "--rule", "view", "--without-heading", "exclude", "--out", labels)
+    covis("evaluate", walk, *read_as, "--descriptors", tmp_path / "d", "--labels", labels, "--out", tmp_path / "g.json")
+    assert Scores.load(tmp_path / "g.json").protocol.name == "graded/0.5"
+
+
+def test_a_map_is_refused_before_anything_is_written(walk: Path, tmp_path: Path) -> None:
+    without_frame = ["evaluate", walk, "--read", "missing=ignore", "--descriptors", tmp_path / "d", "--protocol", "radius/25"]
+    said = covis(*without_frame, "--out", tmp_path / "s.json", "--geojson", tmp_path / "m.geojson", code=1).stderr
+    assert "known frame" in said
+    said = covis(*without_frame, "--out", tmp_path / "s.json", "--geojson", tmp_path / "s.json", code=1).stderr
+    assert "two files" in said
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_labels_go_to_files_of_known_kinds(walk: Path, tmp_path: Path) -> None:
+    said = covis("label", walk, "--read", "missing=ignore", "--rule", "distance", "--out", tmp_path / "l.npy", code=1).stderr
+    assert ".npz or .h5" in said
+    done = covis("label", walk, "--read", "missing=ignore", "--rule", "distance", "--out", tmp_path / "l.h5")
+    assert "plain zeros" in done.stderr
+    assert (
+        "half, decay"
+        in covis("label", walk, "--read", "missing=ignore", "--rule", "distance", "--fov", 90, "--out", tmp_path / "m.npz", code=1).stderr
+    )
+    covis(
+        "evaluate",
+        walk,
+        "--read",
+        "missing=ignore",
+        "--descriptors",
+        tmp_path / "d",
+        "--labels",
+        tmp_path / "l.h5",
+        "--out",
+        tmp_path / "s.json",
     )

@@ -372,3 +372,17 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     with pytest.raises(OutputExistsError):
         found.save(path)
     assert found.save(path, overwrite=True) == path
+
+
+def test_other_labels_are_not_compared_where_labels_decide():
+    def scores(half, protocol_name):
+        history = {"scenes": [{"labels": {"rule": "distance", "parameters": {"half": half}}}]}
+        columns = {"recall@1": np.array([1.0, 0.0]), "nDCG@1": np.array([0.5, 0.25])}
+        return Scores(protocol(protocol_name), {}, ("p", "q"), columns, history=history)
+
+    with pytest.raises(InvalidInputError, match=r"same labels.*nDCG@1.*40.*10"):
+        compare(scores(40, "radius/25"), scores(10, "radius/25"))
+    assert compare(scores(40, "radius/25"), scores(10, "radius/25"), metrics=["recall@1"]).differences["recall@1"].ties == 2
+    with pytest.raises(InvalidInputError, match="same labels"):
+        compare(scores(40, "graded/0.5"), scores(10, "graded/0.5"), metrics=["recall@1"])
+    assert compare(scores(40, "graded/0.5"), scores(40, "graded/0.5")).differences

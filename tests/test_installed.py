@@ -38,5 +38,5 @@ def test_the_wheel_runs(tmp_path: Path) -> None:
     assert "gcl-7scenes" in recipes
     assert (site / "bin" / "covis").exists()
     assert (site / "covis" / "py.typed").exists()
-    run("-m", "covis", "world", "streets", "--preset", "tiny", "--seed", "1")
+    run("-m", "covis", "world", "streets", "--layout", "streets", "--preset", "tiny", "--seed", "1")
     assert "test-00.npz" in run("-m", "covis", "label", "streets", "--out", "labels", "--reach", "30", "--step", "8")

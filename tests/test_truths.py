@@ -14,7 +14,7 @@ from covis.errors import InvalidInputError, UnknownNameError
 from covis.images import Images, Scene
 from covis.labels import Labels
 from covis.protocols import Protocol, protocol
-from covis.truths import join, joint_truth, truth
+from covis.truths import depth, join, joint_truth, truth
 
 
 def city(seed, *, queries=30, database=40, name="town", root="msls", spread=60, **columns):
@@ -359,3 +359,14 @@ def test_every_query_of_pitts30k_has_a_positive(covis_data):
     for query in (0, 3000, 6815):  # and a few rows by hand
         by_hand = [d for d in range(10000) if ((here[query] - there[d]) ** 2).sum() <= 625]
         assert found.positives.indices[found.positives.indptr[query] : found.positives.indptr[query + 1]].tolist() == by_hand
+
+
+def test_the_depth_of_a_search_counts_what_takes_no_rank():
+    xy = np.arange(12.0).reshape(6, 2)
+    database = Images("r", [f"{n}.jpg" for n in range(6)], xy=xy, flags={"far": np.arange(6) < 2})
+    queries = Images("r", ["1.jpg", "q.jpg"], xy=xy[:2])
+    scene = Scene("s", "test", database, queries)
+    assert depth(scene, "radius/5", k=3) == 4, "an image that is also in the database"
+    assert depth(scene, Protocol("x", 5.0, positive="distance", searched=("far",)), k=3) == 3 + 4 + 1
+    assert depth(scene, Protocol("x", 5.0, positive="distance", searched=("-far",)), k=3) == 3 + 2 + 1
+    assert depth(Scene("s", "test", database, Images("r", ["q.jpg"], xy=[[0, 0]])), "radius/5", k=3) == 3

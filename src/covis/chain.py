@@ -14,6 +14,7 @@ RUN/recipe.toml                        the recipe, every field written out
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -24,7 +25,7 @@ from covis.datasets import read
 from covis.datasets.gcl_h5 import read_labels as read_h5_labels
 from covis.datasets.gcl_h5 import write_labels as write_h5_labels
 from covis.descriptors import Descriptors
-from covis.errors import InvalidInputError, LeakError, OutputExistsError
+from covis.errors import CovisWarning, InvalidInputError, LeakError, OutputExistsError
 from covis.evaluation import evaluate
 from covis.extraction import extract, tiny_images
 from covis.files import digest, file_digest, write_text
@@ -42,6 +43,7 @@ from covis.reports.tables import score_table
 from covis.scores import Scores
 from covis.steps import Say, Steps
 from covis.training import fit
+from covis.truths import depth
 from covis.whitening import Whitening, fit_whitening
 
 ARMS = {"tiny": "tiny grey image", "untrained": "before training", "trained": "trained", "whitened": "trained, whitened"}
@@ -171,6 +173,13 @@ def check_evaluation(recipe: Recipe) -> None:
 def save_labels(labels: Labels, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write labels as covis's `.npz`, or with the suffix .h5 as GCL's ground truth (dense, key `fov`); returns the path."""
     if Path(path).suffix == ".h5":
+        if labels.excluded is not None and labels.excluded.nnz:
+            warnings.warn(
+                f"{path}: {labels.excluded.nnz:,} excluded pairs (an image with itself, one that the rule leaves out) are plain zeros in "
+                "an .h5: scores by it count them as wrong. Keep the .npz for covis.",
+                CovisWarning,
+                stacklevel=2,
+            )
         return write_h5_labels(labels, path, overwrite=overwrite)
     return labels.save(path, overwrite=overwrite)
 
@@ -297,14 +306,18 @@ class _Chain:
     def search(self, arm: str) -> tuple[list[Rankings], list[tuple[Descriptors, Descriptors]]]:
         """The rankings of each test scene, and the descriptors they came from."""
         described, k = self.describe(arm), self.recipe.evaluate.k
+        scenes, labels = self.scenes("test"), self.label("test")
+        rules = [protocol(name) for name in self.recipe.evaluate.protocols]
+        depths = [max(depth(scene, rule, label, k=k) for rule in rules) for scene, label in zip(scenes, labels, strict=True)]
         files = [self.out / "rankings" / arm / f"{scene.name}.npz" for scene in self.scenes("test")]
 
         def make() -> None:
-            for (queries, database), file in zip(described, files, strict=True):
-                index(database).search(queries, k=k).save(file, overwrite=True)
+            for (queries, database), file, deep in zip(described, files, depths, strict=True):
+                index(database).search(queries, k=deep).save(file, overwrite=True)
 
         after = self.steps.after("whiten" if arm == "whitened" else f"extract-{arm}")
-        self.steps.do(f"search-{arm}", {"k": k, "after": after}, make, made=files)
+        deeper = {"depths": depths} if set(depths) != {k} else {}  # where something takes no rank
+        self.steps.do(f"search-{arm}", {"k": k, **deeper, "after": after}, make, made=files)
         return [Rankings.load(file) for file in files], described
 
     def score(self, arm: str) -> Scores:

@@ -20,6 +20,7 @@ from covis.scores import Scores, aligned, lower_is_better, unit_of
 FORMAT, VERSION = "covis-comparison", 1
 FEW_UNITS = 10
 NUMBERS = ("a", "b", "difference", "low", "high", "p")
+_GRADED = ("graded-recall", "nDCG", "rank-correlation")
 DOUBTFUL = 0.05
 """A p above this leaves two scores not told apart, whatever the interval says: with few units it cannot be small."""
 ROUNDING = 1e-12
@@ -184,7 +185,8 @@ def compare(
         level: of the interval, in (0, 1).
 
     Raises:
-        InvalidInputError: the protocols, the queries or the units differ; a metric is not in both; `samples` < 1,
+        InvalidInputError: the protocols, the queries or the units differ, or, for a metric that they decide, the labels; a
+            metric is not in both; `samples` < 1,
             `seed` < 0, or `level` outside (0, 1).
 
     >>> from covis.protocols import protocol
@@ -198,6 +200,7 @@ def compare(
     order = _order(a.queries, b.queries)
     units = _units(a, b, order)
     names = _shared(a, b, metrics)
+    _check_labels(a, b, names)
     columns = {name: (_values(a, name), _values(b, name)[order]) for name in names}
     paired = {name: _paired(*both) for name, both in columns.items()}
     intervals = bootstrap_means(paired, units, samples=samples, seed=seed, level=level)
@@ -225,6 +228,22 @@ def _check_protocols(a: Protocol, b: Protocol) -> None:
             f"Scores must be of one protocol to be compared; {a.name!r} and {b.name!r} differ in {'; '.join(differing)}. "
             "Evaluate both under the same one."
         )
+
+
+def _check_labels(a: Scores, b: Scores, names: Sequence[str]) -> None:
+    """Scores under other labels are not scores of the same thing, where labels decide."""
+    mine, theirs = ([scene.get("labels") for scene in scores.history.get("scenes", [])] for scores in (a, b))
+    graded = [name for name in names if name.split("@")[0] in _GRADED]
+    if mine == theirs or not (graded or a.protocol.positive == "similarity"):
+        return
+    raise InvalidInputError(
+        f"Scores must be made with the same labels to be compared in {', '.join((graded or names)[:3])}; a has {_said(mine)}, "
+        f"b {_said(theirs)}. Evaluate both with one set of labels, or compare other metrics (covis compare --metric recall@1)."
+    )
+
+
+def _said(labels: Sequence[Any]) -> str:
+    return "; ".join("none" if one is None else f"{one.get('rule')} {one.get('parameters')}" for one in labels[:1]) or "none"
 
 
 def _order(a: tuple[str, ...], b: tuple[str, ...]) -> NDArray[np.int64]:

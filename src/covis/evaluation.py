@@ -109,6 +109,30 @@ def default_protocol(labels: object | None) -> str:
     return "radius/25" if labels is None else "graded/0.5"
 
 
+def as_scored(
+    rankings: Rankings | Predictions | Sequence[Rankings],
+    scenes: Scene | Sequence[Scene],
+    *,
+    labels: Labels | Sequence[Labels] | None = None,
+    protocol: str | Protocol | None = None,
+    unknown: Unknown | None = None,
+) -> list[Rankings]:
+    """The rankings as `evaluate` judges them: the asked queries, without what takes no rank, the rest moved up; for a map or a sheet.
+
+    The arguments are those of `evaluate`, and what it warns of is not said again.
+    """
+    asked: list[Scene] = _listed(scenes)
+    labelled: list[Labels | None] = [None] * len(asked) if labels is None else _listed(labels)
+    rule = protocol if isinstance(protocol, Protocol) else protocol_by_name(protocol or default_protocol(labels))
+    truths = [truth(scene, rule, label) for scene, label in zip(asked, labelled, strict=True)]
+    names = [scene.name for scene in asked] if rule.scope == "scene" else ["+".join(scene.name for scene in asked)]
+    judged = _Judged(rule, names, truths if rule.scope == "scene" else [joint_truth(asked, truths)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CovisWarning)
+        _, views = judged.views(rankings, (unknown or _policy(rule)) if isinstance(rankings, Predictions) else None)
+    return [Rankings(view.rows, view.distances, view.query_names, view.database_names) for view in views]
+
+
 class _Judged:
     """A protocol's truths, one for each ranking that it takes; and what was dropped and left out on the way."""
 

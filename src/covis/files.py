@@ -187,8 +187,9 @@ def load_arrays(path: str | Path, *, kind: str, version: int, names: tuple[str, 
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
+        reason = "it would need a pickle, and none is ever loaded" if "pickle" in str(error) else error
         raise DamagedFileError(
-            f"{path} must be a covis file of kind {kind!r}; it is truncated or foreign ({error}). Write it again."
+            f"{path} must be a covis file of kind {kind!r}; it is truncated or foreign ({reason}). Write it again."
         ) from error
     check_header(header, path, kind=kind, version=version)
     missing = [name for name in names if name not in arrays]

@@ -48,8 +48,11 @@ def with_options(function: Callable[..., Any], options: Mapping[str, Any], *, wh
     try:
         inspect.signature(function).bind_partial(**options)
     except (TypeError, ValueError) as error:
+        known = [name for name, one in inspect.signature(function).parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY]
+        unknown = [name for name in options if name not in known]
+        reason = f"{', '.join(unknown)} is none of {', '.join(known)}" if unknown and known else str(error)
         raise InvalidInputError(
-            f"The {what} {getattr(function, '__name__', function)} does not take the options {dict(options)}; {error}."
+            f"The {what} {getattr(function, '__name__', function)} does not take the options {dict(options)}; {reason}."
         ) from error
     return function
 

@@ -121,6 +121,19 @@ def truth(scene: Scene, protocol: str | Protocol, labels: Labels | None = None) 
     )
 
 
+def depth(scene: Scene, protocol: str | Protocol, labels: Labels | None = None, *, k: int) -> int:
+    """How many images must be searched for, so that k are left for every query after those that take no rank.
+
+    Those are images that the protocol does not search, an image itself, and pairs that labels leave out.
+
+    >>> both = Images("r", ["a.jpg", "b.jpg", "c.jpg"], xy=[[0, 0], [1, 0], [9, 0]])
+    >>> depth(Scene("s", "test", both, both), "radius/5", k=1)
+    2
+    """
+    found = truth(scene, protocol, labels)
+    return k + int(np.count_nonzero(~found.searched)) + int(np.diff(found.excluded.indptr).max(initial=0))
+
+
 def joint_truth(scenes: Sequence[Scene], truths: Sequence[Truth]) -> Truth:
     """The truths of several scenes, searched through one index: named as in `join`; positives never cross scenes.
 

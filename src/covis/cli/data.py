@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from covis.cli.shell import AsJson, Data, Layout, Out, Overwrite, Read, Split, app, named_layout, print_json, print_paths, read_scenes, say
+from covis.errors import InvalidInputError
 
 convert = typer.Typer(no_args_is_help=True, help="Write what one tool has in the form of another.")
 app.add_typer(convert, name="convert")
@@ -101,7 +102,8 @@ def label(
     data: Data,
     out: Annotated[Path, typer.Option(help="A .npz or .h5 file for a single scene, a folder for several.", show_default=False)],
     rule: Annotated[
-        str, typer.Option(help="view, surface or distance (covis ls rules); auto: view with headings, else surface with depth, else distance.")
+        str,
+        typer.Option(help="view, surface or distance (covis ls rules); auto: view with headings, else surface with depth, else distance."),
     ] = "auto",
     layout: Layout = "auto",
     split: Split = "test",
@@ -163,6 +165,12 @@ def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], 
     from covis.labelling import LABEL_RULES, fitting_rule
     from covis.lookup import resolve, with_options
 
+    if out.suffix and not out.is_dir() and (out.suffix not in (".npz", ".h5") or len(scenes) > 1):
+        raise InvalidInputError(
+            f"Labels of {len(scenes)} scene{'s' * (len(scenes) > 1)} go to "
+            + ("a folder" if len(scenes) > 1 else "a file called .npz or .h5, or to a folder")
+            + f"; got --out {out}."
+        )
     single = len(scenes) == 1 and out.suffix in (".npz", ".h5")
     files = [out] if single else [out / f"{scene.name}.npz" for scene in scenes]
     for file in files:

@@ -50,25 +50,29 @@ def evaluate_command(
 ) -> None:
     """Score predictions, rankings, descriptors or a model under a named protocol, with intervals."""
     from covis.chain import load_labels
-    from covis.evaluation import default_protocol, evaluate
+    from covis.evaluation import as_scored, default_protocol, evaluate
     from covis.files import check_absent
     from covis.protocols import protocol as named
     from covis.reports.geojson import write_geojson
 
     for file in [out] if geojson is None else [out, geojson]:
         check_absent(file, overwrite=overwrite)
+    if geojson is not None and geojson.absolute() == out.absolute():
+        raise InvalidInputError(f"The scores and the map must be two files; --out and --geojson are both {out}.")
     scenes = read_scenes(data, layout, split, read)
+    if geojson is not None:
+        _check_map(scenes)
     graded = None if labels is None else load_labels(labels, scenes)
     rule = named(protocol or default_protocol(graded))
     sources = {"rankings": rankings, "predictions": predictions, "descriptors": descriptors, "model": model}
     ranked, described = _ranked(scenes, sources, graded, rule=rule, k=k)
     scores = evaluate(ranked, scenes, labels=graded, protocol=rule, descriptors=described, unknown=unknown, samples=samples, seed=seed)
-    scores.save(out, overwrite=overwrite)
-    say(f"{scores}\n")
     written = [out]
     if geojson is not None:
-        found = ranked if isinstance(ranked, list) else _as_rankings(ranked, scenes, rule)
+        found = as_scored(ranked, scenes, labels=graded, protocol=rule, unknown=unknown)
         written.append(write_geojson(scenes, geojson, rankings=found, scores=scores, overwrite=overwrite))
+    scores.save(out, overwrite=overwrite)
+    say(f"{scores}\n")
     print_json({"scores": str(out), **plain_scores(scores)}) if as_json else print_paths(*written)
 
 
@@ -134,22 +138,16 @@ def _ranked(
     return _searched(scenes, described, graded, rule=rule, k=k), described
 
 
-def _as_rankings(predictions: Any, scenes: Sequence[Any], rule: Any) -> list[Any]:
-    """A ranking a scene of a prediction file that was scored: what is wrong with it has been said."""
-    import warnings
-
-    import numpy as np
-
-    from covis.predictions import Side
-    from covis.truths import truth
-
-    distances = replace(rule, positive="distance", threshold=1.0, heading=None) if rule.positive == "similarity" else rule
-    truths = [truth(scene, distances) for scene in scenes]
-    sides = [Side(one.query_names, one.database_names, np.zeros(len(one.query_names), dtype=bool)) for one in truths]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found: list[Any] = predictions.by_scene(sides, unknown="strict_file")
-    return found
+def _check_map(scenes: Sequence[Any]) -> None:
+    """A map needs latitude and longitude; say so before anything is computed."""
+    for scene in scenes:
+        for images in (scene.queries, scene.database):
+            images.need("xy")
+            if images.crs is None:
+                raise InvalidInputError(
+                    f"A map needs positions in a known frame; those in {images.root} say none. "
+                    "Read the data with one (a table: --read crs=EPSG:32633)."
+                )
 
 
 def _searched(scenes: Sequence[Any], described: Sequence[Any], graded: Sequence[Any] | None, *, rule: Any, k: int) -> list[Any]:
@@ -158,30 +156,20 @@ def _searched(scenes: Sequence[Any], described: Sequence[Any], graded: Sequence[
 
     from covis.indexes import index
     from covis.rankings import Rankings
-    from covis.truths import join
+    from covis.truths import depth, join
 
-    depths = [k + _unranked(scene, rule, None if graded is None else graded[row]) for row, scene in enumerate(scenes)]
+    depths = [depth(scene, rule, None if graded is None else graded[row], k=k) for row, scene in enumerate(scenes)]
     if rule.scope == "scene":
-        return [index(database).search(queries, k=depth) for (queries, database), depth in zip(described, depths, strict=True)]
-    whole, depth = join(scenes), k + sum(depth - k for depth in depths)
+        return [index(database).search(queries, k=deep) for (queries, database), deep in zip(described, depths, strict=True)]
+    whole, deep = join(scenes), k + sum(one - k for one in depths)
     sides = [
         [replace(one, names=part) for one, part in zip(column, _split(names, column), strict=True)]
         for names, column in zip((whole.queries.names, whole.database.names), zip(*described, strict=True), strict=True)
     ]
     searched = index(sides[1])
-    found = [searched.search(queries, k=depth) for queries in sides[0]]
+    found = [searched.search(queries, k=deep) for queries in sides[0]]
     rows, distances = (np.concatenate([getattr(one, name) for one in found]) for name in ("rows", "distances"))
     return [Rankings(rows, distances, whole.queries.names, whole.database.names, {**found[0].history, "scope": "joint"})]
-
-
-def _unranked(scene: Any, rule: Any, labels: Any) -> int:
-    """How many database images of a scene take no rank for some query: those not searched, an image itself, what labels exclude."""
-    import numpy as np
-
-    flags = scene.database.flags
-    absent = sum(int(flags[name.removeprefix("-")].sum()) for name in rule.searched if name.removeprefix("-") in flags)
-    excluded = 0 if labels is None else int(np.diff(labels.excluded.indptr).max(initial=0))
-    return absent + max(excluded, int(scene.training))
 
 
 def _split(names: tuple[str, ...], parts: Sequence[Any]) -> list[tuple[str, ...]]:
