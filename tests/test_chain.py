@@ -19,13 +19,14 @@ from PIL import Image
 
 from covis import chain
 from covis.chain import check_no_leak, run, train
-from covis.config import Recipe, expected_numbers, load_recipe, recipe_names, to_toml
+from covis.config import DataSettings, LabelSettings, Recipe, expected_numbers, load_recipe, recipe_names, to_toml
 from covis.datasets import read
 from covis.descriptors import Descriptors
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, LeakError, MissingFileError, SettingsDifferError
 from covis.images import Scene
 from covis.labelling import label_by_surface
 from covis.models.checkpoints import load
+from covis.rankings import Rankings
 from covis.scores import Scores
 
 RESULTS = (
@@ -404,3 +405,28 @@ def test_the_kitchen_in_a_few_steps(covis_data: Path, tmp_path: Path) -> None:
     result = run(short, covis_data / "7scenes" / "redkitchen", out=tmp_path / "run", weights=weights)
     assert result.scores["untrained"].metrics["recall@1"].n == 125
     assert load(tmp_path / "run" / "untrained").dim == 1280
+
+
+def test_a_recipe_of_a_table_labelled_by_view(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """Another layout, another rule, and pairs that are left out: the search goes deeper, so that every k is known."""
+    rows = ["name,x,y,heading,split,side,flag_panorama"]
+    for name, split in (("train-00", "train"), ("test-00", "test")):
+        (scene,) = [one for one in read("7scenes", tiny_world, split=split) if one.name == name]
+        for side, images in (("database", scene.database), ("query", scene.queries)):
+            if split == "train" and side == "query":
+                continue
+            for row, pose in enumerate(images.pose):
+                heading = np.rad2deg(np.arctan2(pose[0, 2], pose[1, 2])) % 360
+                panorama = str(side == "database" and row == 0).lower()
+                rows.append(f"{name}/{images.names[row]},{pose[0, 3]},{pose[1, 3]},{heading:.4f},{split},{side},{panorama}")
+    (tmp_path / "walk.csv").write_text("\n".join(rows) + "\n")
+    recipe = replace(
+        tiny_recipe,
+        data=DataSettings(layout="table", options={"images": str(tiny_world)}),
+        label=LabelSettings(rule="view", options={"reach": 20.0}),
+        evaluate=replace(tiny_recipe.evaluate, protocols=("graded/0.5", "radius/5"), k=25),
+    )
+    result = run(recipe, tmp_path / "walk.csv", out=tmp_path / "run")
+    assert result.scores["trained"].protocol.name == "graded/0.5"
+    assert (tmp_path / "run" / "scores" / "trained" / "radius-5.json").is_file()
+    assert Rankings.load(next((tmp_path / "run" / "rankings" / "trained").glob("*.npz"))).k <= 24
