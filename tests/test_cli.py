@@ -240,3 +240,24 @@ def test_labels_go_to_files_of_known_kinds(walk: Path, tmp_path: Path) -> None:
         "--out",
         tmp_path / "s.json",
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["msls", "utm", "7scenes", "table"])
+def test_a_town_is_built_in_each_layout_checked_and_labelled(layout: str, tmp_path: Path) -> None:
+    covis("world", tmp_path / "town", "--layout", layout, "--preset", "tiny", "--workers", 2)
+    data = tmp_path / "town" if layout in ("msls", "7scenes") else tmp_path / "town" / "cph"
+    split = "test" if layout == "7scenes" else "val"
+    assert "no problem found" in covis("check", data, "--split", split).stdout
+    options = ["--rule", "surface", "--reach", 30, "--relative-tolerance", 0.05] if layout == "7scenes" else ["--rule", "view"]
+    done = covis("label", data, "--split", split, "--out", tmp_path / "labels", *options)
+    files = [Path(line) for line in done.stdout.split()]
+    assert "cph" in {file.stem for file in files}
+    for file in files:
+        assert Labels.load(file).matrix.nnz > 50
+
+
+def test_a_town_of_another_kind_is_refused(tmp_path: Path) -> None:
+    assert "msls, utm" in covis("world", tmp_path / "t", "--layout", "kitti", code=1).stderr
+    assert "Did you mean 'tiny'" in covis("world", tmp_path / "t", "--preset", "tinny", code=1).stderr
+    assert not (tmp_path / "t").exists()
