@@ -75,14 +75,8 @@ def evaluate(
         InvalidInputError: the parts do not belong together (names, counts), the scenes lack what the protocol looks at, or
             a ranking is too short for a k.
     """
-    rule = protocol if isinstance(protocol, Protocol) else protocol_by_name(protocol or default_protocol(labels))
-    asked: list[Scene] = _listed(scenes)
-    labelled: list[Labels | None] = [None] * len(asked) if labels is None else _listed(labels)
-    if not asked or len(labelled) != len(asked):
-        raise InvalidInputError(f"One Labels a scene must be given; got {len(asked)} scenes, {len(labelled)} labels.")
-    truths = [truth(scene, rule, label) for scene, label in zip(asked, labelled, strict=True)]
-    names = [scene.name for scene in asked] if rule.scope == "scene" else ["+".join(scene.name for scene in asked)]
-    judged = _Judged(rule, names, truths if rule.scope == "scene" else [joint_truth(asked, truths)])
+    judged, asked, labelled, truths = _judged(scenes, labels, protocol)
+    rule = judged.rule
     policy = (unknown or _policy(rule)) if isinstance(rankings, Predictions) else None
     ranked, views = judged.views(rankings, policy)
     units = resampling_units([_chosen(scene.queries, one.query_rows[one.asked]) for scene, one in zip(asked, truths, strict=True)])
@@ -121,16 +115,25 @@ def as_scored(
 
     The arguments are those of `evaluate`, and what it warns of is not said again.
     """
-    asked: list[Scene] = _listed(scenes)
-    labelled: list[Labels | None] = [None] * len(asked) if labels is None else _listed(labels)
-    rule = protocol if isinstance(protocol, Protocol) else protocol_by_name(protocol or default_protocol(labels))
-    truths = [truth(scene, rule, label) for scene, label in zip(asked, labelled, strict=True)]
-    names = [scene.name for scene in asked] if rule.scope == "scene" else ["+".join(scene.name for scene in asked)]
-    judged = _Judged(rule, names, truths if rule.scope == "scene" else [joint_truth(asked, truths)])
+    judged, *_ = _judged(scenes, labels, protocol)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CovisWarning)
-        _, views = judged.views(rankings, (unknown or _policy(rule)) if isinstance(rankings, Predictions) else None)
+        _, views = judged.views(rankings, (unknown or _policy(judged.rule)) if isinstance(rankings, Predictions) else None)
     return [Rankings(view.rows, view.distances, view.query_names, view.database_names) for view in views]
+
+
+def _judged(
+    scenes: Scene | Sequence[Scene], labels: Labels | Sequence[Labels] | None, protocol: str | Protocol | None
+) -> tuple[_Judged, list[Scene], list[Labels | None], list[Truth]]:
+    """What a protocol says of scenes, as one or many were given: judged, and scenes, labels and truths one a scene."""
+    rule = protocol if isinstance(protocol, Protocol) else protocol_by_name(protocol or default_protocol(labels))
+    asked: list[Scene] = _listed(scenes)
+    labelled: list[Labels | None] = [None] * len(asked) if labels is None else _listed(labels)
+    if not asked or len(labelled) != len(asked):
+        raise InvalidInputError(f"One Labels a scene must be given; got {len(asked)} scenes, {len(labelled)} labels.")
+    truths = [truth(scene, rule, label) for scene, label in zip(asked, labelled, strict=True)]
+    names = [scene.name for scene in asked] if rule.scope == "scene" else ["+".join(scene.name for scene in asked)]
+    return _Judged(rule, names, truths if rule.scope == "scene" else [joint_truth(asked, truths)]), asked, labelled, truths
 
 
 class _Judged:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from covis.town.meshes import Builder, Kind, Label, Table
 from covis.town.patterns import linear
-from covis.town.solids import add_balls, add_boxes, add_prisms, ball, box_corners
+from covis.town.solids import add_balls, add_boxes, add_prisms, ball
 
 TREE = np.dtype(
     [
@@ -126,11 +126,6 @@ def stand_fence(builder: Builder, start: NDArray[np.float64], stop: NDArray[np.f
     for z in (0.2 * height, 0.85 * height):
         rail = [start + z * _UP, stop + z * _UP, stop + (z + 0.06) * _UP, start + (z + 0.06) * _UP]
         builder.quads([rail], **look)
-
-
-def stand_boxes(builder: Builder, low: object, high: object, **look: Any) -> None:
-    """Plain boxes with their own looks."""
-    add_boxes(builder, box_corners(low, high), **look)  # type: ignore[arg-type]
 
 
 def _spread(trees: NDArray[np.int64], spread: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
