@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 import covis
-from covis.config import ModelSettings
 from covis.models.place import PlaceModel
+from covis.settings import ModelSettings
 
 
 def main(folder: str) -> None:

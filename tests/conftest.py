@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from covis.config import Recipe, load_recipe
+from covis.config import load_recipe
 from covis.datasets.seven_scenes import write_frame, write_splits
 from covis.errors import CovisError, DamagedFileError
+from covis.settings import Recipe
 
 settings.register_profile("covis", deadline=None, database=None, max_examples=40, suppress_health_check=list(HealthCheck))
 settings.load_profile("covis")

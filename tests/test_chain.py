@@ -19,7 +19,7 @@ from PIL import Image
 
 from covis import chain
 from covis.chain import check_no_leak, run, train
-from covis.config import DataSettings, LabelSettings, Recipe, expected_numbers, load_recipe, recipe_names, to_toml
+from covis.config import expected_numbers, load_recipe, recipe_names, to_toml
 from covis.datasets import read
 from covis.descriptors import Descriptors
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, LeakError, MissingFileError, SettingsDifferError
@@ -28,6 +28,7 @@ from covis.labelling import label_by_surface
 from covis.models.checkpoints import load
 from covis.rankings import Rankings
 from covis.scores import Scores
+from covis.settings import DataSettings, LabelSettings, Recipe
 
 RESULTS = (
     "whitening.npz",

@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 def test_defaults_are_those_of_the_functions(command: str, function: object) -> None:
     options = {p.name: p.default for p in get_command(cli.app).commands[command].params}
     if function is None:
-        from covis.config import EvaluateSettings
+        from covis.settings import EvaluateSettings
 
         assert options["k"] == EvaluateSettings().k
         return

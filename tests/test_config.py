@@ -8,21 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covis.config import (
-    DataSettings,
-    EvaluateSettings,
-    LabelSettings,
-    Recipe,
-    TrainSettings,
-    WhitenSettings,
-    from_table,
-    load_recipe,
-    recipe_names,
-    to_table,
-    to_toml,
-)
+from covis.config import from_table, load_recipe, recipe_names, to_table, to_toml
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, MissingFileError, UnknownNameError
 from covis.lookup import resolve, suggest
+from covis.settings import DataSettings, EvaluateSettings, LabelSettings, Recipe, TrainSettings, WhitenSettings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 OPTIONS = st.dictionaries(TEXT, st.one_of(st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False), TEXT), max_size=3)

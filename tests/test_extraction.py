@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from covis.config import ModelSettings
 from covis.descriptors import Descriptors
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, SettingsDifferError
 from covis.extraction import extract, tiny_images
 from covis.images import Images
 from covis.models.place import PlaceModel
+from covis.settings import ModelSettings
 
 SETTINGS = ModelSettings(
     backbone="resnet10t", backbone_options={"channels": (8, 8, 16, 16), "stem_width": 8, "zero_init_last": False}, height=32, width=48

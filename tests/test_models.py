@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from covis.config import ModelSettings, to_table
+from covis.config import to_table
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, UnknownNameError
 from covis.models import backbones, checkpoints
 from covis.models.aggregators import AGGREGATORS, Features, GeM
 from covis.models.backbones import Backbone
 from covis.models.place import PlaceModel
+from covis.settings import ModelSettings
 
 SLIM = {"channels": (8, 8, 16, 16), "stem_width": 8, "zero_init_last": False}
 SETTINGS = ModelSettings(backbone="resnet10t", backbone_options=SLIM, height=32, width=48, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -20,7 +20,6 @@ from PIL import Image
 from scipy import sparse
 
 from covis import training
-from covis.config import ModelSettings, TrainSettings
 from covis.errors import (
     DamagedFileError,
     InvalidInputError,
@@ -37,6 +36,7 @@ from covis.losses import generalized_contrastive
 from covis.models import checkpoints
 from covis.models.place import PlaceModel
 from covis.pairs import GradedSampler
+from covis.settings import ModelSettings, TrainSettings
 from covis.training import fit
 
 MODEL = ModelSettings(
@@ -153,7 +153,7 @@ def test_it_is_a_plain_torch_loop(
 def test_batch_norm_keeps_its_statistics_where_asked(model: PlaceModel, street: tuple[Scene, Labels], tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for mode in ("eval", "train"):
-        after = _run(model, street, tmp_path / mode, dataclasses.replace(SETTINGS, batch_norm=mode)).state_dict()  # type: ignore[arg-type]
+        after = _run(model, street, tmp_path / mode, dataclasses.replace(SETTINGS, bn_mode=mode)).state_dict()  # type: ignore[arg-type]
         still = [torch.equal(after[name], before[name]) for name in before if "running" in name]
         assert all(still) if mode == "eval" else not any(still)
         assert not torch.equal(after["backbone.network.bn1.weight"], before["backbone.network.bn1.weight"])

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from covis.config import Recipe, load_recipe, to_table, to_toml
+from covis.config import load_recipe, to_table, to_toml
 from covis.datasets import read
 from covis.datasets.gcl_h5 import read_labels as read_h5_labels
 from covis.datasets.gcl_h5 import write_labels as write_h5_labels
@@ -41,6 +41,7 @@ from covis.rankings import Rankings
 from covis.reports.sheets import retrieval_sheet
 from covis.reports.tables import score_table
 from covis.scores import Scores
+from covis.settings import Recipe
 from covis.steps import Say, Steps
 from covis.training import fit
 from covis.truths import depth

@@ -1,8 +1,7 @@
-"""Recipes: frozen dataclasses that a TOML file fills, checked against the code before anything starts.
+"""Recipes: TOML files that fill the settings, checked against the code before anything starts.
 
 A recipe says all that changes a number: which scenes teach and which are asked, the label rule, the network, the
-training, the whitening, the protocol. The defaults here are the defaults everywhere: in Python, on the command line,
-in the file.
+training, the whitening, the protocol.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import dataclasses
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,138 +18,9 @@ import tomli_w
 
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, UnknownNameError
 from covis.lookup import suggest
+from covis.settings import Recipe
 
 C = TypeVar("C")
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Where the images come from.
-
-    Attributes:
-        layout: a name of `READERS`, or `module:function`.
-        train: a shell pattern of the names of the scenes that teach.
-        test: of those that are asked; empty where nothing is asked.
-        options: the reader's keyword arguments.
-    """
-
-    layout: str = "7scenes"
-    train: str = "*"
-    test: str = "*"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LabelSettings:
-    """The label rule and its options (the rule's keyword arguments)."""
-
-    rule: str = "surface"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """A network and the pixels it expects.
-
-    Attributes:
-        backbone: a timm model name.
-        backbone_options: keyword arguments of `timm.create_model`.
-        pretrained: take the hub's weights (a local file given with `--weights` goes first).
-        aggregator: a name of `AGGREGATORS`, or `module:function`.
-        aggregator_options: its keyword arguments.
-        normalize: divide each descriptor by its L2 norm.
-        height: pixels of the network's input.
-        width: pixels of the network's input.
-        resize: how images get there; "pil" is Pillow's antialiased bilinear filter, the aspect ratio is not kept.
-        mean: subtracted per channel, of values in [0, 1].
-        std: divided by per channel.
-    """
-
-    backbone: str = "mobilenetv2_100"
-    backbone_options: dict[str, Any] = field(default_factory=dict)
-    pretrained: bool = False
-    aggregator: str = "gem"
-    aggregator_options: dict[str, Any] = field(default_factory=dict)
-    normalize: bool = True
-    height: int = 480
-    width: int = 640
-    resize: Literal["pil"] = "pil"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How the network learns.
-
-    Attributes:
-        loss: a name of `LOSSES`, or `module:function`.
-        loss_options: its keyword arguments (`margin`).
-        sampler: a name of `SAMPLERS`, or `module:class`.
-        sampler_options: its keyword arguments (`composition`, `on_empty`).
-        steps: optimiser steps.
-        batch: pairs a step.
-        optimizer: "sgd", "adam" or "adamw".
-        learning_rate: its peak.
-        weight_decay: of the optimiser.
-        schedule: "constant", or "cosine" down to zero at the last step.
-        batch_norm: "train": batch statistics while training, running ones afterwards; "eval": running statistics
-            throughout (for weights whose BatchNorm is folded into the convolutions).
-        mirror: mirror both images of a pair, in one pair of two: the similarity is the same, the place another.
-        gradient_clip: largest gradient norm; 0 does not clip.
-        checkpoint_every: steps between two checkpoints that a killed run resumes from.
-        logger: "csv", or "tensorboard" (extra `logs`).
-        seed: of the initial weights and of the pairs.
-    """
-
-    loss: str = "gcl"
-    loss_options: dict[str, Any] = field(default_factory=dict)
-    sampler: str = "graded"
-    sampler_options: dict[str, Any] = field(default_factory=dict)
-    steps: int = 1000
-    batch: int = 32
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "cosine"
-    batch_norm: Literal["train", "eval"] = "train"
-    mirror: bool = False
-    gradient_clip: float = 0.0
-    checkpoint_every: int = 200
-    logger: Literal["csv", "tensorboard"] = "csv"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class WhitenSettings:
-    """PCA whitening: how many dimensions, and the exponent of the scaling (1: unit variance; 0.5: its square root; 0: rotation alone)."""
-
-    dim: int = 0
-    power: float = 1.0
-
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """The protocols (the first is the table's, all are in the scores), the search depth and the interval."""
-
-    protocols: tuple[str, ...] = ("graded/0.5",)
-    k: int = 25
-    samples: int = 1000
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A whole chain, from photographs to a measured descriptor."""
-
-    name: str
-    description: str = ""
-    data: DataSettings = field(default_factory=DataSettings)
-    label: LabelSettings = field(default_factory=LabelSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
-    whiten: WhitenSettings = field(default_factory=WhitenSettings)
-    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
 
 def recipe_names() -> list[str]:
@@ -177,6 +46,8 @@ def expected_numbers(name: str) -> dict[str, Any]:
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """A shipped recipe by its name, or a TOML file by its path.
 
+    `base = "NAME"` at the top of a recipe takes all that it does not say from another one, a shipped one or a file beside it.
+
     Raises:
         MissingFileError: the path ends in .toml and there is no such file.
         UnknownNameError: no shipped recipe has that name; the nearest is suggested.
@@ -186,6 +57,51 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     >>> load_recipe("gcl-7scenes").model.backbone
     'mobilenetv2_100'
     """
+    table = _based(name_or_path, seen=())
+    return from_table(Recipe, {"name": Path(name_or_path).stem, **table}, where=str(name_or_path))
+
+
+def _based(name_or_path: str | Path, *, seen: tuple[str, ...]) -> dict[str, Any]:
+    """A recipe's table, laid over that of the recipe its `base` names; a base of a file is looked for beside it, then among the shipped."""
+    table = dict(_recipe_table(name_or_path))
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise InvalidInputError(f"{name_or_path}: base must be the name or the path of a recipe; got {base!r}.")
+    beside = Path(name_or_path).parent / base
+    found = str(beside) if base.endswith(".toml") and beside.exists() else base
+    if found in (*seen, str(name_or_path)):
+        raise InvalidInputError(
+            f"{name_or_path} must not be based on itself; its bases are {', '.join([*seen, str(name_or_path), found])}."
+        )
+    return overlaid(_based(found, seen=(*seen, str(name_or_path))), table)
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One nested mapping laid over another: tables are joined, other values replaced.
+
+    A table of options belongs to the name beside it (`loss_options` to `loss`): where the name changes, the options
+    below it are gone.
+
+    >>> overlaid({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
+    {'a': {'b': 1, 'c': 3}}
+    >>> overlaid({"loss": "gcl", "loss_options": {"margin": 0.5}}, {"loss": "triplet"})
+    {'loss': 'triplet'}
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        owner = {"rule": "options", "layout": "options"}.get(key, f"{key}_options")
+        if owner in merged and merged.get(key) != value:
+            del merged[owner]
+    for key, value in above.items():
+        before = merged.get(key)
+        merged[key] = overlaid(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _recipe_table(name_or_path: str | Path) -> dict[str, Any]:
+    """What the recipe's own file says."""
     path = Path(name_or_path)
     if path.suffix == ".toml":
         try:
@@ -203,10 +119,9 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             )
         text = (resources.files("covis") / "recipes" / f"{name_or_path}.toml").read_text(encoding="utf-8")
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DamagedFileError(f"The recipe {name_or_path} must be TOML; {error}.") from error
-    return from_table(Recipe, {"name": path.stem, **table}, where=str(name_or_path))
 
 
 def from_table(kind: type[C], table: Mapping[str, Any], *, where: str) -> C:
@@ -215,6 +130,7 @@ def from_table(kind: type[C], table: Mapping[str, Any], *, where: str) -> C:
     Raises:
         InvalidInputError: a key is unknown, missing, or its value has the wrong type.
 
+    >>> from covis.settings import WhitenSettings
     >>> from_table(WhitenSettings, {"dim": 64}, where="here")
     WhitenSettings(dim=64, power=1.0)
     """
@@ -233,6 +149,7 @@ def from_table(kind: type[C], table: Mapping[str, Any], *, where: str) -> C:
 def to_table(settings: Any) -> dict[str, Any]:
     """The inverse of `from_table`: plain values that TOML and JSON can hold.
 
+    >>> from covis.settings import WhitenSettings
     >>> to_table(WhitenSettings(dim=64))
     {'dim': 64, 'power': 1.0}
     """

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from lightning import pytorch as pl
 
-from covis.config import TrainSettings, to_table
+from covis.config import to_table
 from covis.errors import (
     DamagedFileError,
     InvalidInputError,
@@ -41,6 +41,7 @@ from covis.models.place import PlaceModel
 from covis.models.weights import load_safely
 from covis.pairs import SAMPLERS, Pairs
 from covis.pixels import PixelStore
+from covis.settings import TrainSettings
 
 FORMAT, VERSION = "covis-training", 1
 
@@ -132,7 +133,7 @@ class _Siamese(pl.LightningModule):
         self.losses = torch.zeros(0)  # of the last step, one a pair
 
     def on_train_start(self) -> None:
-        if self.settings.batch_norm == "eval":
+        if self.settings.bn_mode == "eval":
             for module in self.model.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.eval()  # running statistics are used and kept; scale and shift still learn
@@ -140,7 +141,7 @@ class _Siamese(pl.LightningModule):
     def training_step(self, batch: _Batch, _index: int) -> torch.Tensor:
         pixels, pairs, self.sampler_state = batch
         _seed_step(self.settings.seed, self.global_step)
-        queries, database = self.model(_mirrored(pixels) if self.settings.mirror else pixels).chunk(2)
+        queries, database = self.model(_mirrored(pixels) if self.settings.augment.mirror else pixels).chunk(2)
         similarity, weight = (torch.from_numpy(values).to(queries) for values in (pairs.similarity, pairs.weight))
         losses: torch.Tensor = self.loss(queries, database, similarity)
         self.losses = losses.detach()
@@ -172,7 +173,7 @@ class _Siamese(pl.LightningModule):
             f"At step {self.global_step + 1} the loss of the pair {query}, {database} "
             f"(similarity {pairs.similarity[first]:.3f}) is {float(self.losses[first])}. "
             "Lower the learning rate, clip the gradient (gradient_clip = 1), or, where BatchNorm is folded into the weights, "
-            'set batch_norm = "eval".'
+            'set bn_mode = "eval".'
         )
 
 

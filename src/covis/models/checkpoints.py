@@ -7,11 +7,12 @@ from typing import Any
 
 from safetensors.torch import save as to_bytes
 
-from covis.config import ModelSettings, from_table, to_table
+from covis.config import from_table, to_table
 from covis.errors import DamagedFileError, InvalidInputError, UnknownNameError
 from covis.files import atomic_path, check_absent, read_json, write_json
 from covis.models.place import PlaceModel
 from covis.models.weights import read_weights
+from covis.settings import ModelSettings
 
 FORMAT, VERSION = "covis-model", 1
 

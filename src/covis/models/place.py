@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from covis.config import ModelSettings, to_table
+from covis.config import to_table
 from covis.errors import InvalidInputError
 from covis.files import digest
 from covis.lookup import resolve
@@ -23,6 +23,7 @@ from covis.models.aggregators import AGGREGATORS
 from covis.models.backbones import Backbone
 from covis.models.weights import load_backbone
 from covis.pixels import ImageLike, decode_ahead, normalize
+from covis.settings import ModelSettings
 
 
 class PlaceModel(nn.Module):

@@ -1,0 +1,208 @@
+"""Settings: frozen dataclasses with the defaults that hold everywhere, in Python, on the command line and in a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the images come from.
+
+    Attributes:
+        layout: a name of `READERS`, or `module:function`.
+        train: a shell pattern of the names of the scenes that teach.
+        val: of those that decide which model is kept (`[train.validate]`), of the split `val_split`.
+        test: of those that are asked; empty where nothing is asked.
+        train_split, val_split, test_split: the reader's split that each is taken from.
+        options: the reader's keyword arguments.
+    """
+
+    layout: str = "7scenes"
+    train: str = "*"
+    val: str = "*"
+    test: str = "*"
+    train_split: str = "train"
+    val_split: str = "val"
+    test_split: str = "test"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """The label rule and its options (the rule's keyword arguments)."""
+
+    rule: str = "surface"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A network and the pixels it expects.
+
+    Attributes:
+        backbone: a name of `BACKBONES` (those of the papers), or any timm model name.
+        backbone_options: keyword arguments of `timm.create_model`.
+        pretrained: take the hub's weights (a local file given with `--weights` goes first).
+        aggregator: a name of `AGGREGATORS`, or `module:function`.
+        aggregator_options: its keyword arguments.
+        projection: dimensions of a linear layer after the aggregator; 0: none.
+        normalize: divide each descriptor by its L2 norm.
+        height: pixels of the network's input.
+        width: pixels of the network's input.
+        resize: how images get there, by Pillow's antialiased bilinear filter. "pil": both sides, the aspect ratio is
+            not kept; "pil-crop": the shorter side, then the centre is cut out.
+        mean: subtracted per channel, of values in [0, 1].
+        std: divided by per channel.
+    """
+
+    backbone: str = "mobilenetv2_100"
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
+    aggregator: str = "gem"
+    aggregator_options: dict[str, Any] = field(default_factory=dict)
+    projection: int = 0
+    normalize: bool = True
+    height: int = 480
+    width: int = 640
+    resize: Literal["pil", "pil-crop"] = "pil"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How images are changed before they teach, each anew each time; a similarity stays what it is.
+
+    Attributes:
+        mirror: mirror both images of a pair, in one pair of two: the similarity is the same, the place another.
+        brightness: largest share by which an image is made darker or lighter, in [0, 1).
+        contrast: the same, of the contrast.
+        saturation: the same, of the saturation.
+        grey: share of the images that lose their colours.
+        noise: largest standard deviation of noise added to a channel, of values in [0, 1].
+        erase: share of the images that a grey rectangle of 2 to 20 % of their area hides.
+    """
+
+    mirror: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    grey: float = 0.0
+    noise: float = 0.0
+    erase: float = 0.0
+
+
+@dataclass(frozen=True)
+class ValidateSettings:
+    """What decides which of a run's models is kept.
+
+    Attributes:
+        protocol: a named protocol, judged on the validation scenes; empty: none, the last model is kept.
+        metric: of that protocol, the greater the better ("recall@5", "mAP@10").
+        every: optimiser steps between two validations; the last step is always validated.
+        k: how many database images are found for each query.
+    """
+
+    protocol: str = ""
+    metric: str = "recall@5"
+    every: int = 500
+    k: int = 25
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the network learns.
+
+    Attributes:
+        loss: a name of `LOSSES`, or `module:function`.
+        loss_options: its keyword arguments (`margin`).
+        sampler: a name of `SAMPLERS`, or `module:class`.
+        sampler_options: its keyword arguments (`composition`, `on_empty`).
+        steps: optimiser steps.
+        batch: pairs (or triplets) a step.
+        micro_batch: pairs that the network sees at once, their gradients added up over the step; 0: all of them.
+        optimizer: "sgd", "adam" or "adamw".
+        learning_rate: its peak.
+        momentum: of "sgd".
+        weight_decay: of the optimiser.
+        schedule: "constant"; "cosine" down to zero at the last step; "step": times `decay` every `decay_every` steps.
+        decay: of schedule "step".
+        decay_every: of schedule "step".
+        warmup: steps during which the rate rises linearly to what the schedule says.
+        freeze: the backbone's stages up to and including this one do not learn ("layer2"; "all"; empty: all learn).
+        bn_mode: what BatchNorm does. "train": statistics of the (micro-)batch where the network learns, running ones
+            where it is frozen and afterwards; "eval": running statistics throughout, scale and shift still learn (for
+            small batches, and for weights whose BatchNorm is folded into the convolutions); "paper": as the reference
+            of GCL does, statistics of the (micro-)batch everywhere, the two sides of the pairs one after the other,
+            and running statistics move even where the network is frozen.
+        precision: "32"; "bf16" or "16": mixed.
+        gradient_clip: largest gradient norm; 0 does not clip.
+        devices: how many; more than 1 train with one process each on their share of every batch (DDP).
+        accelerator: "auto", "cpu" or "gpu".
+        checkpoint_every: steps between two checkpoints that a killed run resumes from.
+        logger: "csv", or "tensorboard" (extra `logs`).
+        seed: of the initial weights, of the pairs, and of the augmentation.
+        augment: how images are changed before they teach.
+        validate: which model is kept.
+    """
+
+    loss: str = "gcl"
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    sampler: str = "graded"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    steps: int = 1000
+    batch: int = 32
+    micro_batch: int = 0
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    decay: float = 0.1
+    decay_every: int = 0
+    warmup: int = 0
+    freeze: str = ""
+    bn_mode: Literal["train", "eval", "paper"] = "train"
+    precision: Literal["32", "bf16", "16"] = "32"
+    gradient_clip: float = 0.0
+    devices: int = 1
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    checkpoint_every: int = 200
+    logger: Literal["csv", "tensorboard"] = "csv"
+    seed: int = 0
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    validate: ValidateSettings = field(default_factory=ValidateSettings)
+
+
+@dataclass(frozen=True)
+class WhitenSettings:
+    """PCA whitening: how many dimensions, and the exponent of the scaling (1: unit variance; 0.5: its square root; 0: rotation alone)."""
+
+    dim: int = 0
+    power: float = 1.0
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The protocols (the first is the table's, all are in the scores), the search depth and the interval."""
+
+    protocols: tuple[str, ...] = ("graded/0.5",)
+    k: int = 25
+    samples: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole chain, from photographs to a measured descriptor."""
+
+    name: str
+    description: str = ""
+    data: DataSettings = field(default_factory=DataSettings)
+    label: LabelSettings = field(default_factory=LabelSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    whiten: WhitenSettings = field(default_factory=WhitenSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
