@@ -14,18 +14,17 @@ RUN/recipe.toml                        the recipe, every field written out
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from covis.config import load_recipe, to_table, to_toml
 from covis.datasets import read
-from covis.datasets.gcl_h5 import read_labels as read_h5_labels
-from covis.datasets.gcl_h5 import write_labels as write_h5_labels
+from covis.datasets.label_files import label_files, load_labels
 from covis.descriptors import Descriptors
-from covis.errors import CovisWarning, InvalidInputError, LeakError, OutputExistsError
+from covis.errors import InvalidInputError, OutputExistsError
 from covis.evaluation import evaluate
 from covis.extraction import extract, tiny_images
 from covis.files import digest, file_digest, write_text
@@ -33,7 +32,9 @@ from covis.images import Images, Scene
 from covis.indexes import index
 from covis.labelling import LABEL_RULES
 from covis.labels import Labels
+from covis.leaks import check_no_leak
 from covis.lookup import resolve, with_options
+from covis.metrics import NEEDS
 from covis.models.checkpoints import load, save
 from covis.models.place import PlaceModel
 from covis.protocols import protocol
@@ -50,6 +51,9 @@ from covis.whitening import Whitening, fit_whitening
 ARMS = {"tiny": "tiny grey image", "untrained": "before training", "trained": "trained", "whitened": "trained, whitened"}
 """What is scored, and what the table calls it."""
 
+GRADED = [name for name, parts in NEEDS.items() if "similarity" in parts]
+"""Metrics that are asked of graded labels."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -59,13 +63,13 @@ class RunResult:
         out: the run's folder.
         scores: arm -> its scores under the recipe's first protocol.
         table: the table, as text.
-        picture: the PNG.
+        picture: the PNG; None where the trained network was not scored.
     """
 
     out: Path
     scores: Mapping[str, Scores]
     table: str
-    picture: Path
+    picture: Path | None
 
     def __str__(self) -> str:
         return self.table
@@ -78,6 +82,7 @@ def run(
     out: str | Path,
     weights: str | Path | None = None,
     layout: str | None = None,
+    arms: Sequence[str] = tuple(ARMS),
     overwrite: bool = False,
     say: Say = lambda _: None,
 ) -> RunResult:
@@ -92,19 +97,23 @@ def run(
         out: the run's folder.
         weights: a local file with the backbone's weights.
         layout: of the data, in place of the recipe's.
+        arms: what is scored, names of `ARMS`; a picture is drawn where "trained" is among them.
         overwrite: do steps again whose settings differ.
         say: takes a line of progress.
 
     Raises:
-        LeakError: an image that is asked would also teach.
+        UnknownNameError: an arm has no such name.
+        LeakError: an image that is asked would also teach, or choose the model.
         SettingsDifferError: a step was done with other settings; the message shows the difference.
         CovisError: whatever a step finds wrong, with the file it found it in.
     """
     chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), weights=weights, labels=None, overwrite=overwrite, say=say)
     check_evaluation(chain.recipe)
+    for arm in arms:
+        resolve(arm, ARMS, what="arm")
     chain.train()
-    scores = {arm: chain.score(arm) for arm in ARMS}
-    result = RunResult(Path(out), scores, chain.table(scores), chain.picture())
+    scores = {arm: chain.score(arm) for arm in arms}
+    result = RunResult(Path(out), scores, chain.table(scores), chain.picture() if "trained" in arms else None)
     write_text(Path(out) / "recipe.toml", to_toml(chain.recipe))
     return result
 
@@ -171,64 +180,6 @@ def check_evaluation(recipe: Recipe) -> None:
         )
 
 
-def save_labels(labels: Labels, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write labels as covis's `.npz`, or with the suffix .h5 as GCL's ground truth (dense, key `fov`); returns the path."""
-    if Path(path).suffix == ".h5":
-        if labels.excluded is not None and labels.excluded.nnz:
-            warnings.warn(
-                f"{path}: {labels.excluded.nnz:,} excluded pairs (an image with itself, one that the rule leaves out) are plain zeros in "
-                "an .h5: scores by it count them as wrong. Keep the .npz for covis.",
-                CovisWarning,
-                stacklevel=2,
-            )
-        return write_h5_labels(labels, path, overwrite=overwrite)
-    return labels.save(path, overwrite=overwrite)
-
-
-def label_files(path: str | Path, scenes: Sequence[Scene]) -> list[Path]:
-    """Where the labels of scenes lie: one file for a single scene, else `<scene>.npz` in a folder."""
-    path = Path(path)
-    return [path] if path.is_file() and len(scenes) == 1 else [path / f"{scene.name}.npz" for scene in scenes]
-
-
-def load_labels(path: str | Path, scenes: Sequence[Scene]) -> list[Labels]:
-    """The labels of scenes: one file for a single scene (.npz, or .h5 of GCL), else a folder with `<scene>.npz` for each.
-
-    Raises:
-        MissingFileError: a file is not there.
-        InvalidInputError: labels are not those of the scene's images.
-    """
-    files = label_files(path, scenes)
-    loaded = [
-        read_h5_labels(file, scene.queries, scene.database) if file.suffix == ".h5" else Labels.load(file)
-        for file, scene in zip(files, scenes, strict=True)
-    ]
-    for file, scene, label in zip(files, scenes, loaded, strict=True):
-        if label.query_names != scene.queries.names or label.database_names != scene.database.names:
-            raise InvalidInputError(
-                f"{file} must label the images of scene {scene.name!r} ({scene.split}), in their order; it holds "
-                f"{label}. Label again, or choose the other split."
-            )
-    return loaded
-
-
-def check_no_leak(training: Sequence[Scene], asked: Sequence[Scene]) -> None:
-    """Hold that no image that is asked also teaches.
-
-    Raises:
-        LeakError: one does; the message names it.
-    """
-    for scene in asked:
-        for teacher in training:
-            shared = (scene.queries.same_files(teacher.database) >= 0) | (scene.queries.same_files(teacher.queries) >= 0)
-            if shared.any():
-                name = scene.queries.path(int(shared.argmax()))
-                raise LeakError(
-                    f"No evaluated query may enter training; {name} is asked in scene {scene.name!r} and teaches in "
-                    f"{teacher.name!r}. Separate the splits."
-                )
-
-
 class _Chain:
     """What a recipe asks for, made when it is asked for, each part once."""
 
@@ -243,7 +194,7 @@ class _Chain:
         self.known_labels: dict[str, list[Labels]] = {}
 
     def scenes(self, split: str) -> list[Scene]:
-        """The scenes that teach ("train") or are asked ("test"), as the recipe's patterns choose them."""
+        """The scenes that teach ("train"), choose the model ("val") or are asked ("test"), as the recipe's patterns choose them."""
         if split not in self.known_scenes:
             self.known_scenes[split] = self._read(split)
         return self.known_scenes[split]
@@ -271,17 +222,30 @@ class _Chain:
     def train(self) -> PlaceModel:
         """The trained network."""
         scenes, labels = self.scenes("train"), self.label("train")
+        validation, after = self._validation()
+        check_no_leak(scenes, [scene for scene, _ in validation])
         if self.recipe.data.test:
-            check_no_leak(scenes, self.scenes("test"))
+            check_no_leak(scenes, self.scenes("test"), [scene for scene, _ in validation])
         model = self.untrained()
         folder = self.out / "train"
 
         def make() -> None:
-            fit(model, scenes, labels, self.recipe.train, out=folder)
+            more: Any = {"validation": validation} if validation else {}
+            fit(model, scenes, labels, self.recipe.train, out=folder, **more)
 
-        settings = {"train": to_table(self.recipe.train), "after": self.steps.after("read-train", "label-train", "model")}
+        settings = {"train": to_table(self.recipe.train), "after": self.steps.after("read-train", "label-train", "model", *after)}
         self.steps.do("train", settings, make, made=[folder / "model"], owned=[folder])
         return load(folder / "model")
+
+    def _validation(self) -> tuple[list[tuple[Scene, Labels | None]], list[str]]:
+        """The scenes that choose the model, with labels where their protocol asks for similarity; and the steps they come from."""
+        settings = self.recipe.train.validate
+        if not settings.protocol:
+            return [], []
+        scenes = self.scenes("val")
+        if protocol(settings.protocol).positive != "similarity" and settings.metric.partition("@")[0] not in GRADED:
+            return [(scene, None) for scene in scenes], ["read-val"]
+        return list(zip(scenes, self.label("val"), strict=True)), ["read-val", "label-val"]
 
     def describe(self, arm: str) -> list[tuple[Descriptors, Descriptors]]:
         """(queries, database) descriptors of each test scene."""
@@ -356,11 +320,11 @@ class _Chain:
 
     def _read(self, split: str) -> list[Scene]:
         settings = self.recipe.data
-        pattern = settings.train if split == "train" else settings.test
-        scenes = [scene for scene in read(settings.layout, self.data, split=split, **settings.options) if fnmatchcase(scene.name, pattern)]
+        pattern, named = getattr(settings, split), getattr(settings, f"{split}_split")
+        scenes = [scene for scene in read(settings.layout, self.data, split=named, **settings.options) if fnmatchcase(scene.name, pattern)]
         if not scenes:
             raise InvalidInputError(
-                f"{self.data} must hold a scene with a {split} split whose name fits {pattern!r}; it holds none. "
+                f"{self.data} must hold a scene with a {named} split whose name fits {pattern!r}; it holds none. "
                 'Look at the recipe\'s [data] (test = "" where nothing is asked).'
             )
         folders = [self.out / "scenes" / split / scene.name for scene in scenes]
@@ -375,6 +339,8 @@ class _Chain:
 
     def _label(self, split: str) -> list[Labels]:
         scenes, settings = self.scenes(split), self.recipe.label
+        if split == "train" and self.recipe.train_label.rule:
+            settings = self.recipe.train_label
         rule = with_options(resolve(settings.rule, LABEL_RULES, what="label rule"), settings.options, what="label rule")
         folder = self.out / "labels" / split
         files = [folder / f"{scene.name}.npz" for scene in scenes]

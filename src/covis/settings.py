@@ -196,12 +196,25 @@ class EvaluateSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole chain, from photographs to a measured descriptor."""
+    """A whole chain, from photographs to a measured descriptor.
+
+    Attributes:
+        name: of the recipe.
+        description: one line.
+        data: which scenes teach, choose and are asked.
+        label: what similarity is, in training and in evaluation.
+        train_label: what similarity is in training alone; without a rule it is that of `label`.
+        model: the network.
+        train: how it learns.
+        whiten: how descriptors are whitened.
+        evaluate: how they are judged.
+    """
 
     name: str
     description: str = ""
     data: DataSettings = field(default_factory=DataSettings)
     label: LabelSettings = field(default_factory=LabelSettings)
+    train_label: LabelSettings = field(default_factory=lambda: LabelSettings(rule=""))
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     whiten: WhitenSettings = field(default_factory=WhitenSettings)

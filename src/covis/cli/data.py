@@ -160,7 +160,7 @@ def label(
 
 
 def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    from covis.chain import save_labels
+    from covis.datasets.label_files import save_labels
     from covis.files import check_absent
     from covis.labelling import LABEL_RULES, fitting_rule
     from covis.lookup import resolve, with_options

@@ -60,7 +60,7 @@ def run_command(
         print_json(
             {
                 "table": str(result.out / "table.txt"),
-                "picture": str(result.picture),
+                "picture": str(result.picture) if result.picture else None,
                 "scores": {arm: plain_scores(scores) for arm, scores in result.scores.items()},
             }
         )

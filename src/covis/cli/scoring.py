@@ -49,7 +49,7 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Score predictions, rankings, descriptors or a model under a named protocol, with intervals."""
-    from covis.chain import load_labels
+    from covis.datasets.label_files import load_labels
     from covis.evaluation import as_scored, default_protocol, evaluate
     from covis.files import check_absent
     from covis.protocols import protocol as named

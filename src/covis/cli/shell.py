@@ -43,10 +43,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def print_paths(*paths: Path) -> None:
-    """The paths written, to stdout, one a line."""
+def print_paths(*paths: Path | None) -> None:
+    """The paths written, to stdout, one a line; None is what was not written."""
     for path in paths:
-        print(path)
+        if path is not None:
+            print(path)
 
 
 def print_json(value: dict[str, Any]) -> None:

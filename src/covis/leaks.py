@@ -1,0 +1,38 @@
+"""Leaks: no image that is asked teaches, and none decides which model is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from covis.errors import LeakError
+from covis.images import Scene
+
+
+def check_no_leak(training: Sequence[Scene], asked: Sequence[Scene], choosing: Sequence[Scene] = ()) -> None:
+    """Hold that no image that is asked also teaches, or decides which model is kept.
+
+    Args:
+        training: scenes that teach.
+        asked: scenes whose queries are judged.
+        choosing: scenes whose queries choose the model.
+
+    Raises:
+        LeakError: one does; the message names it.
+    """
+    for scene in asked:
+        for chooser in choosing:
+            shared = scene.queries.same_files(chooser.queries) >= 0
+            if shared.any():
+                name = scene.queries.path(int(shared.argmax()))
+                raise LeakError(
+                    f"No evaluated query may decide which model is kept; {name} is asked in scene {scene.name!r} and validates in "
+                    f"{chooser.name!r}. Ask other scenes, or leave out [train.validate]."
+                )
+        for teacher in training:
+            shared = (scene.queries.same_files(teacher.database) >= 0) | (scene.queries.same_files(teacher.queries) >= 0)
+            if shared.any():
+                name = scene.queries.path(int(shared.argmax()))
+                raise LeakError(
+                    f"No evaluated query may enter training; {name} is asked in scene {scene.name!r} and teaches in "
+                    f"{teacher.name!r}. Separate the splits."
+                )
