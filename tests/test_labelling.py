@@ -252,7 +252,7 @@ def test_a_side_may_be_empty_and_no_block_changes_a_number(rule):
         (label_by_distance, {"cut": 0}, "cut in"),
         (label_by_distance, {"cut": 0.6}, "cut in"),
         (label_by_distance, {"block": 0}, "block >= 1"),
-        (label_by_distance, {"decay": "gaussian"}, "'linear' or 'exponential'; got 'gaussian'"),
+        (label_by_distance, {"decay": "gaussian"}, "'linear', 'exponential', 'step'; got 'gaussian'"),
     ],
 )
 def test_parameters_out_of_range_are_refused(rule, change, message):
@@ -443,3 +443,25 @@ def test_pittsburghs_labels_are_shapelys(pittsburgh):
 def sector(xy, heading, points=400):
     angle = np.deg2rad(heading + np.linspace(-45, 45, points))
     return shapely.Polygon([xy, *(xy + 50 * np.column_stack([np.sin(angle), np.cos(angle)]))])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_binary_label_of_msls_is_25_m_and_40_degrees(seed):
+    rng = np.random.default_rng(seed)
+    sides = [
+        Images("r", [f"{side}{i}.jpg" for i in range(40)], xy=rng.integers(0, 12, (40, 2)) * 5.0, heading=rng.integers(0, 36, 40) * 10.0)
+        for side in "qd"
+    ]
+    labels = label_by_distance(*sides, half=25.0, decay="step", max_heading_difference=40.0)
+    apart = np.linalg.norm(sides[0].xy[:, None] - sides[1].xy[None], axis=2)
+    turn = np.abs((sides[0].heading[:, None] - sides[1].heading[None] + 180) % 360 - 180)
+    assert np.array_equal(labels.matrix.toarray(), (apart <= 25) & (turn <= 40))
+    assert labels.parameters == {"half": 25.0, "decay": "step", "max_heading_difference": 40.0}
+
+
+def test_headings_are_needed_where_they_are_compared():
+    images = Images("r", ["a.jpg", "b.jpg"], xy=np.zeros((2, 2)), heading=[10.0, np.nan])
+    with pytest.raises(InvalidInputError, match=r"b\.jpg has none"):
+        label_by_distance(images, images, max_heading_difference=40)
+    with pytest.raises(InvalidInputError, match=r"\[0, 180\]; got 270"):
+        label_by_distance(images, images, max_heading_difference=270)

@@ -107,20 +107,24 @@ def label_by_distance(
     database: Images,
     *,
     half: float = 25.0,
-    decay: Literal["linear", "exponential"] = "linear",
+    decay: Literal["linear", "exponential", "step"] = "linear",
+    max_heading_difference: float | None = None,
     cut: float = 0.01,
     block: int = BLOCK,
 ) -> Labels:
-    """Grade pairs by the distance of their positions, for sets without headings.
+    """Grade pairs by the distance of their positions, for sets without headings; or call them similar or not, as the field does.
 
     Similarity is 1 at 0 m and ½ at `half`: linear, 1 - d / (2 half), is 0 from 2 half on; exponential, 2^(-d / half), is
     taken for 0 below `cut`. With half = 25 the pairs of at least ½ are those that the field's 25 m radius counts as correct.
+    Step: 1 up to and including `half`, 0 beyond; with 25 m and `max_heading_difference=40` it is MSLS's binary label, on
+    which the contrastive baseline learns.
 
     Args:
         queries: with `xy` (or `pose`), in one coordinate frame with the database.
         database: likewise.
         half: metres at which the similarity is ½.
-        decay: "linear" or "exponential".
+        decay: "linear", "exponential" or "step".
+        max_heading_difference: pairs that turn further apart are not similar, degrees in [0, 180]; None: headings are not looked at.
         cut: least similarity of the exponential decay that is kept, in (0, ½].
         block: candidate pairs in memory at once and core; the result does not depend on it.
 
@@ -128,7 +132,7 @@ def label_by_distance(
         Labels with the rule "distance" and these parameters.
 
     Raises:
-        InvalidInputError: positions are absent, or a parameter is out of its range.
+        InvalidInputError: positions are absent, a parameter is out of its range, or headings are asked for and an image has none.
 
     >>> here = Images("r", ["q.jpg"], xy=[[0.0, 0.0]])
     >>> there = Images("r", ["a.jpg", "b.jpg", "c.jpg"], xy=[[0.0, 0.0], [25.0, 0.0], [50.0, 0.0]])
@@ -140,21 +144,26 @@ def label_by_distance(
         raise InvalidInputError(f"half and cut must be numbers; got {half!r} and {cut!r}.")
     if not (half > 0 and np.isfinite(half)) or not 0 < cut <= 0.5 or block < 1:
         raise InvalidInputError(f"half must be > 0 metres, cut in (0, 0.5] and block >= 1; got {half}, {cut} and {block}.")
-    if decay not in ("linear", "exponential"):
-        raise InvalidInputError(f"The decay of the rule 'distance' must be 'linear' or 'exponential'; got {decay!r}.")
+    farthest = {"linear": 2 * half, "exponential": half * np.log2(1 / cut), "step": half}
+    if decay not in farthest:
+        raise InvalidInputError(f"The decay of the rule 'distance' must be one of {', '.join(map(repr, farthest))}; got {decay!r}.")
     asked, searched = _positions(queries), _positions(database)
+    turned = None if max_heading_difference is None else _Turned(queries, database, max_heading_difference)
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     if len(asked) and len(searched):
-        near = Neighbours(asked, searched, 2 * half if decay == "linear" else half * np.log2(1 / cut))
+        near = Neighbours(asked, searched, farthest[decay])
 
         def graded(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
             row, column = near.pairs(rows)
-            ratio = near.distances(row, column) / half
-            return row, column, np.maximum(1 - ratio / 2, 0) if decay == "linear" else np.exp2(-ratio)
+            if turned is not None:
+                kept = turned.within(row, column)
+                row, column = row[kept], column[kept]
+            return row, column, _decayed(near.distances(row, column) / half, decay)
 
         parts = near.each(graded, block=block)
     rows, columns, values = (np.concatenate([part[i] for part in parts]) if parts else np.zeros(0, dtype=int) for i in range(3))
     parameters = {"half": half, "decay": decay} | ({"cut": cut} if decay == "exponential" else {})
+    parameters |= {} if max_heading_difference is None else {"max_heading_difference": max_heading_difference}
     return Labels(
         sparse.csr_array((values, (rows, columns)), shape=(len(queries), len(database))),
         queries.names,
@@ -272,6 +281,41 @@ def _positions(images: Images) -> NDArray[np.float64]:
     return np.asarray(xy)
 
 
+def _decayed(ratio: NDArray[np.float64], decay: str) -> NDArray[np.float64]:
+    """Similarity at a distance of `ratio` halves."""
+    if decay == "step":
+        return (ratio <= 1).astype(np.float64)
+    return np.maximum(1 - ratio / 2, 0) if decay == "linear" else np.exp2(-ratio)
+
+
+class _Turned:
+    """Which pairs look in nearly the same direction."""
+
+    def __init__(self, queries: Images, database: Images, most: float) -> None:
+        if not 0 <= most <= 180:
+            raise InvalidInputError(f"max_heading_difference must be degrees in [0, 180]; got {most}.")
+        self.most = most
+        self.headings = [_headings(images) for images in (queries, database)]
+        for images, heading in zip((queries, database), self.headings, strict=True):
+            if np.isnan(heading).any():
+                raise InvalidInputError(
+                    f"Every image in {images.root} must have a heading or a pose where headings are compared; "
+                    f"{images.names[int(np.isnan(heading).argmax())]} has none. Leave out max_heading_difference."
+                )
+
+    def within(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n,) whether each pair turns by no more than the most."""
+        apart = np.abs(self.headings[0][row] - self.headings[1][column]) % 360
+        return np.asarray(np.minimum(apart, 360 - apart) <= self.most)
+
+
+def _headings(images: Images) -> NDArray[np.float64]:
+    """Degrees clockwise from north, of the pose where there is no heading; NaN where there is neither."""
+    if images.heading is not None:
+        return np.asarray(images.heading)
+    return np.full(len(images), np.nan) if images.pose is None else ground_heading(images.pose)
+
+
 def _sectors(
     images: Images, *, fov: float, reach: float, panoramas: Handling, without_heading: Handling
 ) -> tuple[Sectors, NDArray[np.bool_]]:
@@ -289,10 +333,7 @@ def _sectors(
             f"The images in {images.root} must have headings or poses to be labelled by view; they have none. Label by distance, "
             "or take them as all-round views (without_heading='all-round')."
         )
-    if images.heading is not None:
-        heading = images.heading
-    else:
-        heading = np.full(len(images), np.nan) if images.pose is None else ground_heading(images.pose)
+    heading = _headings(images)
     opening = np.array(np.broadcast_to(fov if images.fov is None else images.fov, (len(images),)), dtype=np.float64)
     panorama = np.asarray(images.flags.get("panorama", np.zeros(len(images), dtype=bool)))
     left_out = np.zeros(len(images), dtype=bool)

@@ -1,4 +1,4 @@
-"""Commands on data sets: what there is, whether it is sound, other layouts, synthetic streets, graded labels."""
+"""Commands on data sets: what there is, whether it is sound, other layouts, synthetic towns, graded labels."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ _view, _distance, _surface = _of("view"), _of("distance"), _of("surface")
 @app.command()
 def world(
     out: Annotated[Path, typer.Argument(help="The folder to write to; with --sheet the PNG.", show_default=False)],
-    layout: Annotated[
-        str,
-        typer.Option(help="msls, utm, 7scenes (with depth) or table; streets: the small streets of covis demo, in the 7-Scenes layout."),
-    ] = "msls",
+    layout: Annotated[str, typer.Option(help="msls, utm, 7scenes (with depth) or table.")] = "msls",
     preset: Annotated[str, typer.Option(help="How large (covis ls worlds).")] = "small",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
@@ -44,10 +41,6 @@ def world(
         from covis.town import build_town, write_sheet
 
         print_paths(write_sheet(check_absent(out, overwrite=overwrite), build_town(seed=seed)))
-    elif layout == "streets":
-        from covis.world import write_streets
-
-        print_paths(*write_streets(out, preset=preset, seed=seed, workers=workers, progress=say))
     else:
         from covis.town import write_town
 
@@ -121,7 +114,7 @@ def label(
     panoramas: Annotated[str | None, _view("exclude, all-round or stop (default exclude).")] = None,
     without_heading: Annotated[str | None, _view("exclude, all-round or stop (default stop).")] = None,
     half: Annotated[float | None, _distance("Metres at which the similarity is 1/2 (default 25).")] = None,
-    decay: Annotated[str | None, _distance("linear or exponential (default linear).")] = None,
+    decay: Annotated[str | None, _distance("linear, exponential, or step (default linear).")] = None,
     method: Annotated[str | None, _surface("reprojection or voxels (default reprojection).")] = None,
     nearest: Annotated[float | None, _surface("Least depth that counts, metres (default 0.1).")] = None,
     tolerance: Annotated[float | None, _surface("How far two depths of one surface may differ, metres (default 0.05).")] = None,
