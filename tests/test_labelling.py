@@ -465,3 +465,11 @@ def test_headings_are_needed_where_they_are_compared():
         label_by_distance(images, images, max_heading_difference=40)
     with pytest.raises(InvalidInputError, match=r"\[0, 180\]; got 270"):
         label_by_distance(images, images, max_heading_difference=270)
+
+
+def test_panoramas_can_be_left_out_of_labels_by_distance():
+    images = Images("r", ["a.jpg", "b.jpg", "c.jpg"], xy=np.zeros((3, 2)), flags={"panorama": [False, True, False]})
+    kept, left = (label_by_distance(images, images, panoramas=how) for how in ("keep", "exclude"))
+    assert kept.excluded.nnz == 3
+    assert left.excluded.toarray().tolist() == [[True, True, False], [True, True, True], [False, True, True]]
+    assert left.matrix.toarray()[0, 2] == 1

@@ -109,6 +109,7 @@ def label_by_distance(
     half: float = 25.0,
     decay: Literal["linear", "exponential", "step"] = "linear",
     max_heading_difference: float | None = None,
+    panoramas: Literal["keep", "exclude"] = "keep",
     cut: float = 0.01,
     block: int = BLOCK,
 ) -> Labels:
@@ -125,6 +126,7 @@ def label_by_distance(
         half: metres at which the similarity is ½.
         decay: "linear", "exponential" or "step".
         max_heading_difference: pairs that turn further apart are not similar, degrees in [0, 180]; None: headings are not looked at.
+        panoramas: images flagged "panorama": "keep" them, or "exclude" them: never a pair, as in the reference of GCL.
         cut: least similarity of the exponential decay that is kept, in (0, ½].
         block: candidate pairs in memory at once and core; the result does not depend on it.
 
@@ -147,6 +149,8 @@ def label_by_distance(
     farthest = {"linear": 2 * half, "exponential": half * np.log2(1 / cut), "step": half}
     if decay not in farthest:
         raise InvalidInputError(f"The decay of the rule 'distance' must be one of {', '.join(map(repr, farthest))}; got {decay!r}.")
+    if panoramas not in ("keep", "exclude"):
+        raise InvalidInputError(f"panoramas must be 'keep' or 'exclude'; got {panoramas!r}.")
     asked, searched = _positions(queries), _positions(database)
     turned = None if max_heading_difference is None else _Turned(queries, database, max_heading_difference)
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
@@ -162,15 +166,17 @@ def label_by_distance(
 
         parts = near.each(graded, block=block)
     rows, columns, values = (np.concatenate([part[i] for part in parts]) if parts else np.zeros(0, dtype=int) for i in range(3))
-    parameters = {"half": half, "decay": decay} | ({"cut": cut} if decay == "exponential" else {})
+    parameters: dict[str, Any] = {"half": half, "decay": decay} | ({"cut": cut} if decay == "exponential" else {})
     parameters |= {} if max_heading_difference is None else {"max_heading_difference": max_heading_difference}
+    parameters |= {} if panoramas == "keep" else {"panoramas": panoramas}
+    left_out = [_panoramas(images) & (panoramas == "exclude") for images in (queries, database)]
     return Labels(
         sparse.csr_array((values, (rows, columns)), shape=(len(queries), len(database))),
         queries.names,
         database.names,
         rule="distance",
         parameters=parameters,
-        excluded=self_pairs(queries, database),
+        excluded=_excluded(queries, database, *left_out),
     )
 
 
@@ -309,6 +315,10 @@ class _Turned:
         return np.asarray(np.minimum(apart, 360 - apart) <= self.most)
 
 
+def _panoramas(images: Images) -> NDArray[np.bool_]:
+    return np.asarray(images.flags.get("panorama", np.zeros(len(images), dtype=bool)))
+
+
 def _headings(images: Images) -> NDArray[np.float64]:
     """Degrees clockwise from north, of the pose where there is no heading; NaN where there is neither."""
     if images.heading is not None:
@@ -335,7 +345,7 @@ def _sectors(
         )
     heading = _headings(images)
     opening = np.array(np.broadcast_to(fov if images.fov is None else images.fov, (len(images),)), dtype=np.float64)
-    panorama = np.asarray(images.flags.get("panorama", np.zeros(len(images), dtype=bool)))
+    panorama = _panoramas(images)
     left_out = np.zeros(len(images), dtype=bool)
     for which, handling, name, what in (
         (panorama, panoramas, "panoramas", "are panoramas"),
