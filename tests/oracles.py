@@ -66,3 +66,30 @@ def bands(matrix, excluded, threshold):
                 classes[0 if value > 0 and value >= threshold - 1e-9 else 1 if value > 0 else 2].append(d)
         listed.append(classes)
     return listed
+
+
+def triplet(query, lists, margin, squared):
+    """(P, N) terms of the triplet loss: the positive is the first of each list."""
+
+    def apart(x, y):
+        square = sum((x[i] - y[i] + (0 if squared else 1e-6)) ** 2 for i in range(len(x)))
+        return square if squared else square**0.5
+
+    return [[max(0.0, apart(q, one[0]) - apart(q, n) + margin) for n in one[1:]] for q, one in zip(query, lists, strict=True)]
+
+
+def hardest(query, pool, vectors, barred, negatives):
+    """Database rows of a query's nearest negatives among a pool, nearest first; `barred`: rows that are none."""
+    allowed = [int(row) for row in pool if row not in barred]
+    return sorted(allowed, key=lambda row: (float(((vectors[query] - vectors[row]) ** 2).sum()), row))[:negatives]
+
+
+def multi_similarity(query, lists, positive, alpha=2.0, beta=50.0, base=0.5):
+    """The multi-similarity loss of each query over its own list (Wang et al., CVPR 2019), on cosines."""
+    values = []
+    for q, one, chosen in zip(query, lists, positive, strict=True):
+        cosines = [float(q @ x / np.linalg.norm(q) / np.linalg.norm(x)) for x in one]
+        pulled = sum(np.exp(-alpha * (c - base)) for c, p in zip(cosines, chosen, strict=True) if p)
+        pushed = sum(np.exp(beta * (c - base)) for c, p in zip(cosines, chosen, strict=True) if not p)
+        values.append(np.log1p(pulled) / alpha + np.log1p(pushed) / beta)
+    return values

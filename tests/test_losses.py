@@ -1,17 +1,18 @@
-"""The generalized contrastive loss: the seven facts that follow from its formula, and an oracle in plain Python."""
+"""The losses: the seven facts that follow from the formula of the generalized contrastive one, plain loops, finite differences."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from covis.errors import InvalidInputError
-from covis.losses import LOSSES, generalized_contrastive, loss_floor
+from covis.losses import FLOORS, LOSSES, contrastive, generalized_contrastive, loss_floor, triplet
 
 MARGIN = 0.5
 
@@ -160,25 +161,188 @@ def test_turning_space_changes_nothing() -> None:
 @pytest.mark.parametrize("margin", [0.0, -1.0, math.nan])
 def test_a_margin_must_be_above_zero(margin: float) -> None:
     one = torch.zeros(1, 2)
-    with pytest.raises(InvalidInputError, match="margin must be above 0"):
+    with pytest.raises(InvalidInputError, match=r"margin must be above 0"):
         generalized_contrastive(one, one, torch.zeros(1), margin=margin)
-    with pytest.raises(InvalidInputError, match="margin must be above 0"):
+    with pytest.raises(InvalidInputError, match=r"margin must be above 0"):
         loss_floor(torch.zeros(1), margin=margin)
 
 
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 4), (2,)), ((2, 3), (2, 3), (3,)), ((2, 3), (2, 3), (2, 1)), ((3,), (3,), (3,))])
 def test_shapes_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
-    with pytest.raises(InvalidInputError, match="A loss takes"):
-        generalized_contrastive(*(torch.zeros(shape) for shape in shapes))
+    for loss in (generalized_contrastive, contrastive):
+        with pytest.raises(InvalidInputError, match=r"A loss of pairs takes \(P, D\), \(P, D\) and \(P,\); got"):
+            loss(*(torch.zeros(shape) for shape in shapes))
+
+
+# -- contrastive --
+
+
+@given(distance=st.floats(0, 2), margin=st.floats(0.1, 2))
+def test_contrastive_is_gcl_of_zeros_and_ones(distance: float, margin: float) -> None:
+    """Fact 1, to the bit, gradients included; and what is cut does not depend on where in its class it lay."""
+    for psi, cut in ((0.0, 0.0), (1.0, 1.0), (0.49, 0.0), (0.5, 1.0), (0.5 - 1e-12, 1.0)):
+        a, b = _at(distance)
+        mine = contrastive(a, b, torch.tensor([psi], dtype=torch.float64), margin=margin)
+        (slope,) = torch.autograd.grad(mine, a)
+        theirs = generalized_contrastive(a, b, torch.tensor([cut], dtype=torch.float64), margin=margin)
+        assert mine.item() == theirs.item()
+        assert torch.equal(slope, torch.autograd.grad(theirs, a)[0])
+
+
+def test_the_cut_of_contrastive_is_an_option() -> None:
+    a, b = torch.zeros(3, 2), torch.full((3, 2), 0.1)
+    similarity = torch.tensor([0.2, 0.3, 0.7])
+    found = contrastive(a, b, similarity, threshold=0.3)
+    np.testing.assert_array_equal(found, generalized_contrastive(a, b, torch.tensor([0.0, 1.0, 1.0])))
+    assert similarity.tolist() == pytest.approx([0.2, 0.3, 0.7])
+    for threshold in (0.0, 1.1, math.nan):
+        with pytest.raises(InvalidInputError, match=r"threshold must be a similarity in \(0, 1\]"):
+            contrastive(a, b, similarity, threshold=threshold)
+
+
+# -- triplet --
+
+
+def _lists(seed: int = 0, count: int = 7, negatives: int = 3, dim: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, lists that neither all violate a margin nor all keep it, and their similarities."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(count, dim)), rng.normal(size=(count, 1 + negatives, dim))
+    similarity = np.zeros((count, 1 + negatives))
+    similarity[:, 0] = 1
+    return torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(similarity)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("margin", [0.0, 0.1, 2.0])
+def test_the_triplet_loss_is_what_plain_loops_give(squared: bool, margin: float) -> None:
+    a, b, similarity = _lists()
+    terms = np.array(oracles.triplet(a.numpy(), b.numpy(), margin, squared))
+    assert 0 < (terms == 0).mean() < 1
+    for reduce, expected in (("sum", terms.sum(axis=1)), ("mean", terms.mean(axis=1))):
+        found = triplet(a, b, similarity, margin=margin, squared=squared, reduce=reduce)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_triplets_placed_by_hand() -> None:
+    """d(q, p) = 0.3; negatives at 0.35 and 0.9: only the first is within the margin of 0.1."""
+    q = torch.zeros(1, 1, dtype=torch.float64)
+    x = torch.tensor([[[0.3], [0.35], [0.9]]], dtype=torch.float64) + 1e-6
+    similarity = torch.tensor([[1.0, 0.0, 0.0]])
+    assert triplet(q, x, similarity).item() == pytest.approx(0.05, abs=1e-9)
+    assert triplet(q, x, similarity, reduce="mean").item() == pytest.approx(0.025, abs=1e-9)
+    assert triplet(q, x, similarity, squared=True).item() == pytest.approx(0.09 - 0.1225 + 0.1, abs=1e-5)
+    assert triplet(q, x, similarity, margin=0.0).item() == 0
+
+
+def test_the_triplet_loss_pulls_the_positive_and_pushes_the_negatives() -> None:
+    q = torch.zeros(1, 2, dtype=torch.float64)
+    x = torch.tensor([[[0.5, 0.0], [0.0, 0.4], [0.0, 3.0]]], dtype=torch.float64, requires_grad=True)
+    triplet(q, x, torch.tensor([[1.0, 0.0, 0.0]])).sum().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad[0], [[1, 0], [0, -1], [0, 0]], atol=1e-4)
+    after = (x.detach() - 0.1 * x.grad)[0].norm(dim=1)
+    assert after[0] < 0.5
+    assert after[1] > 0.4
+    assert after[2] == 3
+
+
+def test_scaling_space_scales_the_triplet_loss() -> None:
+    a, b, similarity = _lists()
+    for squared, power in ((False, 1), (True, 2)):
+        scaled = triplet(3 * a, 3 * b, similarity, margin=0.2 * 3**power, squared=squared)
+        np.testing.assert_allclose(scaled, 3**power * triplet(a, b, similarity, margin=0.2, squared=squared), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shapes", [
+    ((2, 3), (2, 3), (2,)), ((2, 3), (2, 1, 3), (2, 1)), ((2, 3), (3, 4, 3), (3, 4)),
+    ((2, 3), (2, 4, 5), (2, 4)), ((2, 3), (2, 4, 3), (2,)),
+])  # fmt: skip
+def test_lists_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(InvalidInputError, match=r"The triplet loss takes .*; got \(2, 3\)"):
+        triplet(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_the_options_of_the_triplet_loss_are_checked() -> None:
+    for options in ({"margin": -1.0}, {"margin": math.nan}, {"reduce": "max"}):
+        with pytest.raises(InvalidInputError, match=r"margin must be >= 0 and reduce 'sum' or 'mean'"):
+            triplet(*_lists(), **options)  # type: ignore[arg-type]
+
+
+# -- all of the table --
+
+
+def _items(name: str, count: int = 6, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Unit descriptors and similarities, pairs or lists, as the loss takes them."""
+    random = torch.Generator().manual_seed(0)
+    a = torch.nn.functional.normalize(torch.randn(count, 8, generator=random, dtype=dtype), dim=-1)
+    shape = (count, 4) if name == "triplet" else (count,)
+    b = torch.nn.functional.normalize(torch.randn(*shape, 8, generator=random, dtype=dtype), dim=-1)
+    similarity = torch.linspace(0, 1, count, dtype=dtype)
+    return a, b, similarity if name != "triplet" else torch.eye(4, dtype=dtype)[0].expand(count, 4)
+
+
+def test_the_table() -> None:
+    assert set(LOSSES) == {"contrastive", "gcl", "metric-learning", "triplet"}
+    assert set(FLOORS) <= set(LOSSES)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_every_loss_of_the_table_gives_one_value_a_pair(name: str) -> None:
-    a, b = torch.nn.functional.normalize(torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0)), dim=2)
-    before = a.clone()
-    found = LOSSES[name](a, b, torch.linspace(0, 1, 6))
+def test_every_loss_gives_one_value_an_item_and_writes_into_nothing(name: str) -> None:
+    given = _items(name)
+    before = [one.clone() for one in given]
+    found = LOSSES[name](*given)
     assert found.shape == (6,)
     assert torch.isfinite(found).all()
-    assert (a == before).all()
-    alone = torch.cat([LOSSES[name](a[i : i + 1], b[i : i + 1], torch.linspace(0, 1, 6)[i : i + 1]) for i in range(6)])
-    np.testing.assert_allclose(found, alone, atol=1e-7)
+    assert found.abs().sum() > 0
+    assert all(torch.equal(one, was) for one, was in zip(given, before, strict=True))
+    alone = torch.cat([LOSSES[name](*(one[i : i + 1] for one in given)) for i in range(6)])
+    np.testing.assert_allclose(found, alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_every_gradient_is_that_of_finite_differences(name: str) -> None:
+    a, b, similarity = _items(name)
+    a, b = a.requires_grad_(), b.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, y: LOSSES[name](x, y, similarity), (a, b), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_identical_descriptors_never_give_a_gradient_that_is_not_finite(name: str, dtype: torch.dtype) -> None:
+    a, b, similarity = _items(name, dtype=dtype)
+    a = torch.ones_like(a).requires_grad_()
+    b = torch.ones_like(b).requires_grad_()
+    LOSSES[name](a, b, similarity).sum().backward()
+    for grad in (a.grad, b.grad):
+        assert grad is not None
+        assert torch.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("psi", [0.0, 1.0])
+def test_a_similarity_of_one_attracts_and_zero_repels(name: str, psi: float) -> None:
+    """Along the gradient alone the two come nearer, or part; of a triplet its positive and its negative."""
+    a = torch.tensor([[1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    b = torch.tensor([[math.cos(0.4), math.sin(0.4)]], dtype=torch.float64)
+    similarity = torch.tensor([psi], dtype=torch.float64)
+    if name == "triplet":
+        other = torch.tensor([[math.cos(0.41), -math.sin(0.41)]], dtype=torch.float64)
+        b = torch.stack([b, other] if psi else [other, b], dim=1)
+        similarity = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    LOSSES[name](a, b, similarity).sum().backward()
+    assert a.grad is not None
+    moved = torch.nn.functional.normalize(a.detach() - 0.01 * a.grad, dim=1)
+    angle = math.acos(float((moved * torch.tensor([math.cos(0.4), math.sin(0.4)])).sum()))
+    assert (angle < 0.4) == bool(psi)
+
+
+@pytest.mark.parametrize("name", sorted(FLOORS))
+def test_a_floor_is_never_undercut_and_is_reached(name: str) -> None:
+    similarity = torch.rand(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    floors = FLOORS[name](similarity, margin=0.7)
+    assert floors.shape == similarity.shape
+    distances = torch.linspace(0, 2, 401, dtype=torch.float64)
+    b = distances[:, None].repeat(1, 1) - 1e-6
+    least = torch.stack([LOSSES[name](torch.zeros_like(b), -b, psi.expand(401), margin=0.7).min() for psi in similarity])
+    assert (least >= floors - 1e-12).all()
+    np.testing.assert_allclose(least, floors, atol=1e-5)

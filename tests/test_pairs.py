@@ -1,5 +1,6 @@
-"""The sampler: only pairs of the class drawn, uniformly, never an excluded one, never a dense matrix, resumable anywhere."""
+"""The samplers: only pairs of the class drawn, uniformly, never an excluded one, never a dense matrix, resumable anywhere."""
 
+import copy
 import itertools
 import time
 import tracemalloc
@@ -14,7 +15,8 @@ from scipy import sparse, stats
 
 from covis.errors import InvalidInputError
 from covis.labels import Labels
-from covis.pairs import SAMPLERS, GradedSampler, Pairs
+from covis.pairs import SAMPLERS, BinarySampler, GradedSampler, Pairs, SoftNegativeFreeSampler
+from covis.pairs.classes import Classes
 
 
 def labelled(matrix, excluded=None):
@@ -76,30 +78,32 @@ def test_only_pairs_of_the_labels_are_drawn(matrix, excluded, on_empty, seed):
 @given(matrix=arrays.arrays(float, (5, 7), elements=st.sampled_from([0, 0, 0.3, 0.7])), excluded=arrays.arrays(bool, (5, 7)))
 def test_the_zero_class_is_the_complement(matrix, excluded):
     """Every rank of every query against a list of the columns that are neither stored nor excluded."""
-    from covis.pairs import _SceneClasses
-
+    second = np.array([[0, 0.7, 0.3], [0, 0, 0.5]])
     labels = labelled(matrix, excluded)
-    classes = _SceneClasses(labels, 0.5)
-    expected = oracles.bands(labels.matrix.toarray(), excluded, 0.5)
+    classes = Classes([labels, labelled(second)], threshold=0.5)
+    assert classes.scene.tolist() == [0] * 5 + [1] * 2
+    assert classes.query.tolist() == [*range(5), 0, 1]
+    expected = oracles.bands(labels.matrix.toarray(), excluded, 0.5) + oracles.bands(second, second < 0, 0.5)
+    dense = [*labels.matrix.toarray(), *second]
     for kind in range(3):
         assert classes.counts[:, kind].tolist() == [len(listed[kind]) for listed in expected]
-        asked = [(q, rank, d) for q, listed in enumerate(expected) for rank, d in enumerate(listed[kind])]
+        asked = [(row, rank, d) for row, listed in enumerate(expected) for rank, d in enumerate(listed[kind])]
         np.random.default_rng(0).shuffle(asked)
-        query, rank, wanted = np.array(asked, dtype=np.int64).reshape(-1, 3).T
-        found, similarity = classes.take(query, np.full(len(query), kind), rank)
+        row, rank, wanted = np.array(asked, dtype=np.int64).reshape(-1, 3).T
+        found, similarity = classes.take(row, np.full(len(row), kind), rank)
         assert found.tolist() == wanted.tolist()
-        np.testing.assert_array_equal(similarity, labels.matrix.toarray()[query, wanted])
+        assert similarity.tolist() == [dense[r][d] for r, d in zip(row, wanted, strict=True)]
 
 
 @pytest.mark.parametrize("kind", range(3))
 def test_draws_are_uniform_within_a_class(kind):
     """Chi-square over all pairs of a class: no query and no database image is favoured."""
-    matrix = np.zeros((6, 12))
+    matrix = np.zeros((30, 12))
     matrix[:, [1, 4, 5]], matrix[:, [0, 7, 8, 11]] = 0.7, 0.3
-    excluded = np.zeros((6, 12), dtype=bool)
+    excluded = np.zeros((30, 12), dtype=bool)
     excluded[:, 2] = True
     _, query, database, _ = drawn(GradedSampler([labelled(matrix, excluded)], batch=600, seed=11, composition=np.eye(3)[kind]), 30_000)
-    counts = np.zeros((6, 12))
+    counts = np.zeros((30, 12))
     np.add.at(counts, (query, database), 1)
     members = oracles.bands(matrix, excluded, 0.5)[0][kind]
     assert counts[:, [d for d in range(12) if d not in members]].sum() == 0
@@ -221,6 +225,9 @@ def test_no_matrix_becomes_dense():
     ({"composition": (0.5, 0.5)}, "three shares"),
     ({"composition": (0.5, 0.5, 0.5)}, "add up to 1"),
     ({"composition": (1.5, -0.5, 0)}, "three shares"),
+    ({"composition": ("much", 0, 0)}, "three shares"),
+    ({"composition": None}, "three shares"),
+    ({"balance": "images"}, "'images'"),
     ({"composition": (np.nan, 0.5, 0.5)}, "three shares"),
     ({"batch": 0}, "batch must be >= 1"),
     ({"on_empty": "drop"}, "'drop'"),
@@ -240,18 +247,193 @@ def test_no_labels_are_refused():
 
 def test_pairs_are_checked():
     one = np.zeros(1, dtype=np.int64)
-    with pytest.raises(InvalidInputError, match="one length"):
+    with pytest.raises(InvalidInputError, match=r"one length"):
         Pairs(one, one, one, np.zeros(2), np.ones(1))
     for similarity, weight in ((1.5, 1), (np.nan, 1), (0.5, -1), (0.5, np.nan)):
         with pytest.raises(InvalidInputError, match=r"in \[0, 1\]"):
             Pairs(one, one, one, np.array([similarity]), np.array([weight]))
-    assert len(Pairs(one, one, np.zeros((1, 3), dtype=np.int64), np.zeros(1), np.ones(1))) == 1
+    lists = np.zeros((1, 3), dtype=np.int64)
+    assert len(Pairs(one, one, lists, np.zeros((1, 3)), np.ones(1))) == 1
+    for database, similarity in ((lists, np.zeros(1)), (one, np.zeros((1, 3))), (lists[None], np.zeros((1, 1, 3)))):
+        with pytest.raises(InvalidInputError, match=r"both \(P, 1 \+ negatives\)"):
+            Pairs(one, one, database, similarity, np.ones(1))
 
 
-def test_every_sampler_of_the_table_follows_the_seam():
-    assert set(SAMPLERS) == {"graded"}
-    for sampler in SAMPLERS.values():
-        made = sampler([random_labels(0)], batch=4, seed=0, describe=None)
-        assert iter(made) is made
-        assert isinstance(next(made), Pairs)
-        made.restore(made.state())
+# -- binary labels --
+
+
+def test_binarize_changes_the_similarities_and_nothing_else():
+    labels = [random_labels(1), random_labels(2)]
+    graded, binary = (next(GradedSampler(labels, batch=300, seed=5, binarize=flag, threshold=0.3)) for flag in (False, True))
+    for name in ("scene", "query", "database"):
+        np.testing.assert_array_equal(getattr(graded, name), getattr(binary, name))
+    np.testing.assert_array_equal(binary.similarity, graded.similarity >= 0.3 - 1e-9)
+
+
+def test_binary_negatives_are_uniform_over_all_that_are_not_positive():
+    """Soft and zero images come as they are: 2 soft and 7 zero ones of 9 each get a ninth of the negatives."""
+    matrix = np.zeros((50, 12))
+    matrix[:, [1, 4]], matrix[:, [0, 8]] = 0.7, 0.3
+    excluded = np.zeros((50, 12), dtype=bool)
+    excluded[:, 2] = True
+    _, query, database, similarity = drawn(BinarySampler([labelled(matrix, excluded)], batch=500, seed=4), 30_000)
+    np.testing.assert_array_equal(similarity, matrix[query, database] >= 0.5)
+    assert abs(similarity.mean() - 0.5) < 0.015
+    counts = np.bincount(database[similarity == 0], minlength=12)
+    assert counts[[1, 2, 4]].sum() == 0
+    assert stats.chisquare(counts[[0, 3, 5, 6, 7, 8, 9, 10, 11]]).pvalue > 1e-3
+
+
+def test_binary_shares_are_an_option():
+    _, _, _, similarity = drawn(BinarySampler([random_labels(0)], batch=500, seed=4, shares=(0.2, 0.8)), 10_000)
+    assert abs(similarity.mean() - 0.2) < 0.02
+    with pytest.raises(InvalidInputError, match=r"shares must be two shares \(positive, negative\)"):
+        BinarySampler([random_labels(0)], batch=5, seed=4, shares=(0.5, 0.25, 0.25))
+
+
+def test_without_soft_negatives():
+    _, _, _, similarity = drawn(SoftNegativeFreeSampler([random_labels(0)], batch=500, seed=4), 5000)
+    found = np.bincount(kinds(similarity), minlength=3) / 5000
+    assert found[1] == 0
+    assert abs(found[0] - 0.5) < 0.03
+    same = GradedSampler([random_labels(0)], batch=500, seed=4, composition=(0.5, 0, 0.5))
+    np.testing.assert_array_equal(next(same).database, next(SoftNegativeFreeSampler([random_labels(0)], batch=500, seed=4)).database)
+
+
+# -- scenes --
+
+
+def test_balanced_scenes_come_equally_often():
+    """By queries a scene of 4 gets a thirteenth of the pairs, by scenes a third; in both each of its queries comes equally often."""
+    sizes = (40, 8, 4)
+    labels = [random_labels(seed, queries=size) for seed, size in enumerate(sizes)]
+    for balance, shares in (("queries", np.array(sizes) / 52), ("scenes", np.full(3, 1 / 3))):
+        scene, query, _, _ = drawn(GradedSampler(labels, batch=52, seed=1, balance=balance), 5200)
+        np.testing.assert_allclose(np.bincount(scene) / 5200, shares, atol=0.02)
+        for number, size in enumerate(sizes):
+            counts = np.bincount(query[scene == number], minlength=size)
+            assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_a_scene_with_nothing_to_draw_takes_no_turn():
+    labels = [labelled(np.zeros((9, 4))), random_labels(1, queries=3)]
+    scene, *_ = drawn(GradedSampler(labels, batch=6, seed=1, balance="scenes", composition=(1, 0, 0)), 60)
+    assert set(scene.tolist()) == {1}
+
+
+# -- every sampler of the table --
+
+OF_PAIRS = {"graded": (0.5, 0.25, 0.25), "soft-negative-free": (0.5, 0, 0.5), "binary": None}
+
+
+def training_labels():
+    """Three scenes, each image against each; one without any positive; some pairs excluded."""
+    made = []
+    for number, size in enumerate((30, 9, 17)):
+        random = np.random.default_rng(number)
+        matrix = random.choice([0, 0, 0, 0, 0.1, 0.3, 0.5, 0.8], size=(size, size))
+        excluded = (random.random(matrix.shape) < 0.05) | np.eye(size, dtype=bool)
+        names = tuple(f"{number}/{i}" for i in range(size))
+        matrix = np.minimum(matrix, 0.4) if number == 1 else matrix
+        made.append(Labels(sparse.csr_array(matrix), names, names, rule="by hand", excluded=sparse.csr_array(excluded)))
+    return made
+
+
+def describe(scene, rows):
+    return np.random.default_rng([7, scene]).normal(size=(30, 8))[rows].astype(np.float32)
+
+
+def made(name, labels=None, **options):
+    if name == "triplets":
+        options = {"negatives": 3, "cache": 8, "pool": 12} | options
+    return SAMPLERS[name](training_labels() if labels is None else labels, describe=describe, **({"batch": 5, "seed": 2} | options))
+
+
+def same(mine, theirs):
+    return all(
+        np.array_equal(getattr(mine, name), getattr(theirs, name)) for name in ("scene", "query", "database", "similarity", "weight")
+    )
+
+
+def test_the_table():
+    assert set(SAMPLERS) == {"binary", "graded", "soft-negative-free", "triplets"}
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_gives_pairs_of_the_labels(name):
+    labels, sampler = training_labels(), made(name, batch=40)
+    assert iter(sampler) is sampler
+    scenes = set()
+    for pairs in itertools.islice(sampler, 30):
+        assert isinstance(pairs, Pairs)
+        assert len(pairs) == 40
+        assert pairs.database.shape == ((40, 4) if name == "triplets" else (40,))
+        for number, one in enumerate(labels):
+            here = np.flatnonzero(pairs.scene == number)
+            query = pairs.query[here] if pairs.database.ndim == 1 else pairs.query[here, None]
+            graded = one.matrix.toarray()[query, pairs.database[here]]
+            np.testing.assert_array_equal(pairs.similarity[here], graded >= 0.5 if name == "binary" else graded)
+            assert not one.excluded.toarray()[query, pairs.database[here]].any()
+        scenes |= set(pairs.scene.tolist())
+    assert scenes == ({0, 2} if name == "triplets" else {0, 1, 2})
+
+
+@pytest.mark.parametrize("name", sorted(OF_PAIRS))
+def test_every_sampler_of_pairs_keeps_its_composition(name):
+    _, _, _, similarity = drawn(made(name, on_empty="resample", labels=[random_labels(0)], batch=500), 10_000)
+    shares = OF_PAIRS[name] or (0.5, 0, 0.5)
+    np.testing.assert_allclose(np.bincount(kinds(similarity), minlength=3) / 10_000, shares, atol=0.025)
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 7])
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_goes_on_where_it_was(name, stop, tmp_path):
+    """The state survives a checkpoint that is loaded without running code."""
+    import torch
+
+    whole = made(name)
+    for _ in range(stop):
+        next(whole)
+    torch.save({"sampler": whole.state()}, tmp_path / "state")
+    restored = made(name)
+    restored.restore(torch.load(tmp_path / "state", weights_only=True)["sampler"])
+    assert restored.state() == whole.state()
+    for _ in range(12):
+        assert same(next(whole), next(restored))
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_a_state_stays_what_it_was(name):
+    """Training keeps the state of some batches ago: drawing on does not change it."""
+    sampler = made(name)
+    next(sampler)
+    kept = sampler.state()
+    copied = copy.deepcopy(kept)
+    following = [next(sampler) for _ in range(9)]
+    assert kept == copied
+    sampler.restore(kept)
+    assert all(same(next(sampler), one) for one in following)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_depends_on_its_seed_alone(name):
+    first, again, other = (next(made(name, seed=seed)) for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_the_batch_is_only_a_cut(name):
+    """The stream of items is the same whatever the batch (of a network that does not change)."""
+    small, large = made(name, batch=3), made(name, batch=12)
+    parts = [next(small) for _ in range(4)]
+    assert np.array_equal(np.concatenate([one.database for one in parts]), next(large).database)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_refuses_labels_without_a_pair(name):
+    nothing = Labels(sparse.csr_array((2, 2)), ("a", "b"), ("a", "b"), rule="x", excluded=sparse.csr_array(np.ones((2, 2), dtype=bool)))
+    with pytest.raises(InvalidInputError, match=r"(?s)hold no pair|No query of 2 in 1 scenes"):
+        made(name, [nothing])
+    with pytest.raises(InvalidInputError, match=r"in 0 scenes"):
+        made(name, [])

@@ -1,13 +1,19 @@
-"""Losses: pure functions of two descriptors and their similarity, one value a pair; whoever calls them reduces."""
+"""Losses: pure functions of descriptors and their similarity, one value an item; whoever calls them reduces.
+
+An item is a pair, (D,) with (D,), or a list: a query's (D,) with its positive and its negatives, (1 + N, D).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
 from covis.errors import InvalidInputError
+from covis.labels import TIE
+from covis.metric_learning import metric_learning
 
 EPS = 1e-6
 """Added to each component of the difference before its norm, as in the reference implementation."""
@@ -43,12 +49,89 @@ def generalized_contrastive(a: torch.Tensor, b: torch.Tensor, similarity: torch.
     """
     if a.ndim != 2 or a.shape != b.shape or similarity.shape != a.shape[:1]:
         raise InvalidInputError(
-            f"A loss takes (P, D), (P, D) and (P,); got {tuple(a.shape)}, {tuple(b.shape)} and {tuple(similarity.shape)}."
+            f"A loss of pairs takes (P, D), (P, D) and (P,); got {_shapes(a, b, similarity)}. "
+            "Lists of the sampler triplets go with the losses triplet and metric-learning."
         )
     _check_margin(margin)
     distance = F.pairwise_distance(a, b, p=2.0, eps=EPS)
     similarity = similarity.to(distance)
     return 0.5 * similarity * distance.square() + 0.5 * (1 - similarity) * (margin - distance).clamp(min=0).square()
+
+
+def contrastive(a: torch.Tensor, b: torch.Tensor, similarity: torch.Tensor, *, margin: float = 0.5, threshold: float = 0.5) -> torch.Tensor:
+    """Contrastive loss: ½ y d² + ½ (1 − y) max(τ − d, 0)², with y = 1 where the similarity is >= `threshold`, else 0.
+
+    A graded similarity is cut: ψ = 0.49 repels like ψ = 0. Where ψ is 0 or 1 it is `generalized_contrastive`, with the
+    same bits and the same distance. Hadsell, Chopra, LeCun: "Dimensionality Reduction by Learning an Invariant
+    Mapping", CVPR 2006.
+
+    Args:
+        a: (P, D) descriptors.
+        b: (P, D) descriptors.
+        similarity: (P,) in [0, 1].
+        margin: τ, > 0.
+        threshold: in (0, 1]; similarities within 1e-9 of it count as equal to it.
+
+    Returns:
+        (P,) one loss a pair.
+
+    Raises:
+        InvalidInputError: the shapes do not fit, or a parameter is out of its range.
+
+    >>> a, b = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.4, 0.0]])
+    >>> [round(float(contrastive(a, b, torch.tensor([psi]))), 4) for psi in (0.0, 0.49, 0.5, 1.0)]
+    [0.005, 0.005, 0.08, 0.08]
+    """
+    if not 0 < threshold <= 1:
+        raise InvalidInputError(f"The threshold must be a similarity in (0, 1]; got {threshold}.")
+    return generalized_contrastive(a, b, (similarity >= threshold - TIE).to(a), margin=margin)
+
+
+def triplet(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    similarity: torch.Tensor,
+    *,
+    margin: float = 0.1,
+    squared: bool = False,
+    reduce: Literal["sum", "mean"] = "sum",
+) -> torch.Tensor:
+    """Triplet loss of a query q, its positive p and N negatives n_j: Σ_j max(0, d(q, p) − d(q, n_j) + m).
+
+    The gradient of each term that is above 0 pulls p and pushes n_j with the same strength. Which column is what is
+    the sampler's word: column 0 is the positive, whatever the similarities say. Distances are |q − x + 1e-6| as in
+    `generalized_contrastive`, so identical descriptors have a finite gradient. Schroff, Kalenichenko, Philbin:
+    "FaceNet", CVPR 2015; with several negatives and squared distances Arandjelović et al.: "NetVLAD", CVPR 2016.
+
+    Args:
+        a: (P, D) descriptors of the queries.
+        b: (P, 1 + N, D) of each query's positive, then its N >= 1 negatives.
+        similarity: (P, 1 + N); its values are not used.
+        margin: m, >= 0, in the units of the distance.
+        squared: take d² for d (of unit descriptors 2 − 2 cos), as NetVLAD does.
+        reduce: over the negatives of a query.
+
+    Returns:
+        (P,) one loss a query.
+
+    Raises:
+        InvalidInputError: the shapes do not fit, or a parameter is out of its range.
+
+    >>> q, x = torch.zeros(1, 2), torch.tensor([[[0.3, 0.0], [0.35, 0.0], [0.0, 0.9]]])
+    >>> round(float(triplet(q, x, torch.tensor([[1.0, 0.0, 0.0]]))), 4)
+    0.05
+    """
+    if a.ndim != 2 or b.ndim != 3 or b.shape[1] < 2 or (len(a), a.shape[1]) != (len(b), b.shape[2]) or similarity.shape != b.shape[:2]:
+        raise InvalidInputError(
+            f"The triplet loss takes (P, D), (P, 1 + negatives, D) and (P, 1 + negatives); got {_shapes(a, b, similarity)}. "
+            "The sampler triplets gives such lists."
+        )
+    if not margin >= 0 or reduce not in ("sum", "mean"):
+        raise InvalidInputError(f"The margin must be >= 0 and reduce 'sum' or 'mean'; got {margin} and {reduce!r}.")
+    query = a[:, None].expand_as(b)
+    distance = (query - b).square().sum(dim=2) if squared else F.pairwise_distance(query, b, p=2.0, eps=EPS)
+    terms = (distance[:, :1] - distance[:, 1:] + margin).clamp(min=0)
+    return terms.sum(dim=1) if reduce == "sum" else terms.mean(dim=1)
 
 
 def loss_floor(similarity: torch.Tensor, *, margin: float = 0.5) -> torch.Tensor:
@@ -76,5 +159,19 @@ def _check_margin(margin: float) -> None:
         raise InvalidInputError(f"The margin must be above 0; got {margin}.")
 
 
-LOSSES: dict[str, Callable[..., torch.Tensor]] = {"gcl": generalized_contrastive}
-"""Name -> loss: `(a (P, D), b (P, D), similarity (P,), *, …) -> (P,)`."""
+def _shapes(*tensors: torch.Tensor) -> str:
+    first, *others, last = (str(tuple(tensor.shape)) for tensor in tensors)
+    return f"{', '.join([first, *others])} and {last}"
+
+
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "contrastive": contrastive,
+    "gcl": generalized_contrastive,
+    "metric-learning": metric_learning,
+    "triplet": triplet,
+}
+"""Name -> loss: `(a (P, D), b (P, D) or (P, 1 + N, D), similarity (P,) or (P, 1 + N), *, …) -> (P,)`."""
+
+FLOORS: dict[str, Callable[..., torch.Tensor]] = {"gcl": loss_floor}
+"""Name -> the least value of that loss for each similarity, `(similarity, *, …) -> floors` with the loss's own options;
+a loss that is not here has no floor that depends on the similarity (contrastive and triplet reach 0)."""
