@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 from pathlib import Path
@@ -16,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from covis.config import to_table
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, UnknownNameError
-from covis.models import backbones, checkpoints
-from covis.models.aggregators import AGGREGATORS, Features, GeM
-from covis.models.backbones import Backbone
+from covis.extraction import extract
+from covis.images import Images
+from covis.models import checkpoints
+from covis.models.aggregators import GeM
 from covis.models.place import PlaceModel
 from covis.settings import ModelSettings
 
@@ -37,104 +37,6 @@ def model() -> PlaceModel:
 def _photos(count: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, (40 + i, 60, 3), dtype=np.uint8) for i in range(count)]
-
-
-# -- aggregators --
-
-
-def test_gem_is_its_formula_in_plain_loops() -> None:
-    maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    for p in (1.0, 2.5, 3.0):
-        found = GeM((3,), p=p)(Features((maps,)))
-        for image in range(2):
-            for channel in range(3):
-                values = [max(float(v), 1e-6) ** p for v in maps[image, channel].flatten()]
-                assert found[image, channel].item() == pytest.approx((sum(values) / len(values)) ** (1 / p), rel=1e-4)
-
-
-def test_gem_goes_from_the_average_to_the_maximum() -> None:
-    maps = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)) + 0.1
-    pools = [GeM((3,), p=p)(Features((maps,))) for p in (1.0, 3.0, 10.0, 60.0)]
-    assert all((low <= high + 1e-6).all() for low, high in itertools.pairwise(pools))
-    torch.testing.assert_close(pools[0], maps.mean(dim=(2, 3)))
-    torch.testing.assert_close(pools[-1], maps.amax(dim=(2, 3)), rtol=0.06, atol=0)
-
-
-def test_the_exponent_of_gem_learns_and_dead_maps_give_no_nan() -> None:
-    pool = GeM((2,))
-    pool(Features((torch.zeros(1, 2, 3, 3),))).sum().backward()
-    assert pool.p.grad is not None
-    assert torch.isfinite(pool.p.grad)
-
-
-@pytest.mark.parametrize("options", [{"p": 0.0}, {"eps": 0.0}, {"p": float("nan")}])
-def test_gem_refuses_an_exponent_of_nothing(options: dict[str, float]) -> None:
-    with pytest.raises(InvalidInputError, match="above 0"):
-        GeM((2,), **options)
-
-
-@pytest.mark.parametrize("name", sorted(AGGREGATORS))
-def test_every_aggregator_keeps_the_contract(name: str) -> None:
-    module = AGGREGATORS[name]((4, 6))
-    maps = (torch.rand(2, 4, 6, 8), torch.rand(2, 6, 3, 4))
-    assert module(Features(maps)).shape == (2, module.dim)
-
-
-# -- backbones --
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("resnet10t", SLIM),
-        ("mobilenetv3_small_050", {}),
-        ("vit_tiny_patch16_224", {"img_size": (32, 48), "depth": 2, "embed_dim": 24}),
-        ("swin_tiny_patch4_window7_224", {"img_size": (32, 48), "embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4}),
-    ],
-)
-def test_a_backbone_gives_a_map_with_the_channels_it_says(name: str, options: dict[str, object]) -> None:
-    backbone = Backbone(name, options=options).eval()
-    x = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    features = backbone(x)
-    batch, channels, height, width = features.maps[-1].shape
-    assert (batch, channels) == (2, backbone.channels[-1])
-    assert width > height or (height, width) == (1, 2)
-    assert (features.token is not None) == name.startswith("vit")
-
-
-def test_the_tokens_of_a_transformer_lie_where_their_patches_lay() -> None:
-    backbone = Backbone("vit_tiny_patch16_224", options={"img_size": (32, 48), "depth": 0, "embed_dim": 24}).eval()
-    x = torch.zeros(1, 3, 32, 48)
-    changed = x.clone()
-    changed[..., 16:32, 32:48] = 1.0  # the patch of row 1, column 2
-    moved = (backbone(changed).maps[-1] - backbone(x).maps[-1]).abs().sum(dim=1)[0]
-    assert [tuple(i) for i in torch.nonzero(moved > 1e-6).tolist()] == [(1, 2)]
-
-
-def test_an_unknown_backbone_suggests_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="Did you mean 'resnet50'"):
-        Backbone("resnet5O")
-
-
-def test_options_that_the_backbone_does_not_take_are_named() -> None:
-    with pytest.raises(InvalidInputError, match="does not take the options"):
-        Backbone("resnet10t", options={"colour": "blue"})
-
-
-def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(backbones.timm, "create_model", offline)
-    with pytest.raises(MissingFileError, match="--weights FILE"):
-        PlaceModel(dataclasses.replace(SETTINGS, pretrained=True))
-
-
-def test_a_model_without_hub_weights_says_so() -> None:
-    with pytest.raises(InvalidInputError, match="no pretrained weights"):
-        Backbone(
-            next(name for name in backbones.timm.list_models("resnet*") if not backbones.timm.is_model_pretrained(name)), pretrained=True
-        )
 
 
 # -- the place model --
@@ -211,6 +113,21 @@ def test_the_aggregator_is_found_by_name_and_its_options_are_checked() -> None:
 def test_settings_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InvalidInputError, match="above 0"):
         PlaceModel(dataclasses.replace(SETTINGS, **change))  # type: ignore[arg-type]
+
+
+def test_the_way_to_resize_counts(tmp_path: Path) -> None:
+    square = dataclasses.replace(SETTINGS, height=32, width=32)
+    cut = dataclasses.replace(square, resize="pil-crop")
+    photo = [np.random.default_rng(0).integers(0, 256, (32, 90, 3), dtype=np.uint8)]
+    model = PlaceModel(cut, seed=3)
+    assert model.digest != PlaceModel(square, seed=3).digest
+    np.testing.assert_allclose(model.describe(photo), PlaceModel(square, seed=3).describe([photo[0][:, 29:61]]), atol=1e-6)
+    Image.fromarray(photo[0]).save(tmp_path / "a.png")
+    extracted = extract(model, Images(tmp_path, ["a.png"]))
+    assert extracted.history["extracted"]["resize"] == "pil-crop"
+    np.testing.assert_allclose(extracted.vectors, model.describe(photo), atol=1e-6)
+    with pytest.raises(InvalidInputError, match="defined for squares"):
+        PlaceModel(dataclasses.replace(SETTINGS, resize="pil-crop"))
 
 
 # -- weights from a file --

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
 from covis.images import Images
@@ -146,3 +147,41 @@ def test_the_store_names_a_missing_file(tmp_path: Path) -> None:
     images.path(1).unlink()
     with PixelStore([images], 12, 16) as store, pytest.raises(MissingFileError, match=r"1\.png"):
         store.take(np.array([0]), np.array([1]))
+
+
+# -- like torchvision --
+
+
+@pytest.mark.parametrize("shape", [(601, 800), (800, 601), (96, 96), (97, 224), (224, 300), (50, 35), (481, 640), (225, 226)])
+def test_pixels_are_those_of_torchvision_bit_for_bit(shape: tuple[int, int]) -> None:
+    photo = Image.fromarray(_photo(sum(shape), *shape))
+    for height, width in ((48, 64), (96, 96), shape):
+        expected = np.asarray(transforms.Resize((height, width))(photo)).transpose(2, 0, 1)
+        assert (decode(photo, height=height, width=width) == expected).all()
+    for side in (33, 96, 224):
+        square = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(side)])
+        assert (decode(photo, height=side, width=side, resize="pil-crop") == np.asarray(square(photo)).transpose(2, 0, 1)).all()
+
+
+def test_every_way_to_pixels_takes_the_same_resize(tmp_path: Path) -> None:
+    images = _folder(tmp_path / "a", 3)
+    paths = [images.path(row) for row in range(3)]
+    expected = np.stack([decode(path, height=12, width=12, resize="pil-crop") for path in paths])
+    assert (expected != np.stack([decode(path, height=12, width=12) for path in paths])).any()
+    assert (torch.cat(list(decode_ahead(paths, height=12, width=12, batch=2, resize="pil-crop"))).numpy() == expected).all()
+    for limit in (0, 10**6):
+        with PixelStore([images], 12, 12, resize="pil-crop", limit=limit) as store:
+            assert (store.take(np.zeros(3, dtype=np.int64), np.arange(3)).numpy() == expected).all()
+
+
+def test_a_crop_is_for_squares_and_an_unknown_way_is_refused(tmp_path: Path) -> None:
+    images = _folder(tmp_path / "a", 1)
+    for call in (
+        lambda resize: decode(_photo(0), height=12, width=16, resize=resize),
+        lambda resize: list(decode_ahead([_photo(0)], height=12, width=16, batch=1, resize=resize)),
+        lambda resize: PixelStore([images], 12, 16, resize=resize),
+    ):
+        with pytest.raises(InvalidInputError, match="defined for squares, height = width; got 12 x 16"):
+            call("pil-crop")
+        with pytest.raises(InvalidInputError, match="must be one of pil, pil-crop; got 'opencv'"):
+            call("opencv")

@@ -91,3 +91,8 @@ def test_options_belong_to_the_name_beside_them():
     below = {"sampler": "graded", "sampler_options": {"on_empty": "skip"}, "steps": 3}
     assert overlaid(below, {"sampler": "graded", "steps": 4}) == {**below, "steps": 4}
     assert overlaid(below, {"sampler": "binary", "sampler_options": {"shares": [1, 0]}})["sampler_options"] == {"shares": [1, 0]}
+
+
+def test_the_page_of_recipes_names_them_all():
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert [name for name in recipe_names() if f"`{name}`" not in page] == []

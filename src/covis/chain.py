@@ -208,15 +208,20 @@ class _Chain:
 
     def untrained(self) -> PlaceModel:
         """The network as it goes into training."""
-        folder, settings = self.out / "untrained", self.recipe.model
+        folder, settings, scenes = self.out / "untrained", self.recipe.model, self.scenes("train")
         source = (
             {"file": Path(self.weights).name, "digest": file_digest(self.weights)} if self.weights else {"pretrained": settings.pretrained}
         )
 
         def make() -> None:
-            save(PlaceModel(settings, seed=self.recipe.train.seed, weights=self.weights), folder, overwrite=True)
+            model = PlaceModel(settings, seed=self.recipe.train.seed, weights=self.weights)
+            if model.starts_from_data:
+                images = [scene.database.path(row) for scene in scenes for row in range(len(scene.database))]
+                model.initialise(images, seed=self.recipe.train.seed)
+            save(model, folder, overwrite=True)
 
-        self.steps.do("model", {"model": to_table(settings), "weights": source, "seed": self.recipe.train.seed}, make, made=[folder])
+        cards = {"model": to_table(settings), "weights": source, "seed": self.recipe.train.seed, "after": self.steps.after("read-train")}
+        self.steps.do("model", cards, make, made=[folder])
         return load(folder)
 
     def train(self) -> PlaceModel:

@@ -58,7 +58,13 @@ def extract(
         raise InvalidInputError(f"The type of descriptors must be 'float32' or 'float16'; got {dtype!r}.")
     made_by, settings = (
         model.digest,
-        {"height": model.settings.height, "width": model.settings.width, "dtype": dtype, "files": _sizes_digest(images)},
+        {
+            "height": model.settings.height,
+            "width": model.settings.width,
+            "resize": model.settings.resize,
+            "dtype": dtype,
+            "files": _sizes_digest(images),
+        },
     )
     if out is None:
         memory = _Memory(np.empty((len(images), model.dim), dtype=dtype))

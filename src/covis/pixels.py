@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -24,37 +24,67 @@ from covis.rasters import read_image
 ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[np.uint8] | Image.Image"
 """A path, an array (height, width, 3) or (height, width) of uint8, or a Pillow image."""
 
+Resize: TypeAlias = Literal["pil", "pil-crop"]
+"""How an image gets to the network's size, by Pillow's antialiased bilinear filter. "pil": both sides, the aspect ratio is
+not kept (torchvision's `Resize((height, width))`). "pil-crop": the shorter side, then the centre is cut out (`Resize(side)`
+and `CenterCrop(side)`); for squares alone."""
+
 STORE_BYTES = 2 * 1024**3
 """How much memory a `PixelStore` takes unless it is told otherwise."""
 
 _AHEAD = 2  # batches that are being decoded while the network works on another
 
 
-def decode(image: ImageLike, *, height: int, width: int) -> NDArray[np.uint8]:
+def decode(image: ImageLike, *, height: int, width: int, resize: Resize = "pil") -> NDArray[np.uint8]:
     """Bring an image to the network's size: upright, RGB, resized with Pillow's antialiased bilinear filter.
 
-    The aspect ratio is not kept. An image that has the size already keeps its pixels.
+    An image that has the size already keeps its pixels. The pixels are those of torchvision's transforms of Pillow
+    images, bit for bit.
 
     Args:
         image: a path, an array of uint8 (height, width, 3) or (height, width), or a Pillow image.
         height: pixels of the result.
         width: pixels of the result.
+        resize: "pil": to height and width, the aspect ratio is not kept; "pil-crop": the shorter side to the square's
+            side, the longer one in proportion (rounded down), then the central square.
 
     Returns:
         (3, height, width) uint8.
 
     Raises:
-        InvalidInputError: the array is no uint8 image, or the size is no positive number.
+        InvalidInputError: the array is no uint8 image, the size is no positive number, or "pil-crop" is asked for
+            what is no square.
         MissingFileError: there is no such file.
         DamagedFileError: the file does not decode.
 
     >>> decode(np.full((4, 6), 7, dtype=np.uint8), height=2, width=3).shape
     (3, 2, 3)
+    >>> decode(np.array([[1, 2, 3, 4]], dtype=np.uint8), height=1, width=1, resize="pil-crop")[0].tolist()
+    [[3]]
     """
-    return _rows_of_pixels(image, height, width).transpose(2, 0, 1)
+    check_size(height, width, resize)
+    return _rows_of_pixels(image, height, width, resize).transpose(2, 0, 1)
 
 
-def decode_ahead(images: Sequence[ImageLike], *, height: int, width: int, batch: int, threads: int | None = None) -> Iterator[torch.Tensor]:
+def check_size(height: int, width: int, resize: str) -> None:
+    """Raise where no image can be brought to this size in this way.
+
+    Raises:
+        InvalidInputError: the size is no positive number, the way is none of `Resize`, or it is "pil-crop" and the size no square.
+    """
+    if height < 1 or width < 1:
+        raise InvalidInputError(f"Height and width must be above 0: the size of an image is at least 1 x 1 pixels; got {height} x {width}.")
+    if resize not in get_args(Resize):
+        raise InvalidInputError(f"The way to resize must be one of {', '.join(get_args(Resize))}; got {resize!r}.")
+    if resize == "pil-crop" and height != width:
+        raise InvalidInputError(
+            f'resize = "pil-crop" is defined for squares, height = width; got {height} x {width}. Choose a square, or resize = "pil".'
+        )
+
+
+def decode_ahead(
+    images: Sequence[ImageLike], *, height: int, width: int, batch: int, resize: Resize = "pil", threads: int | None = None
+) -> Iterator[torch.Tensor]:
     """Decode in threads while the caller works on the batch before.
 
     Args:
@@ -62,22 +92,24 @@ def decode_ahead(images: Sequence[ImageLike], *, height: int, width: int, batch:
         height: pixels.
         width: pixels.
         batch: images a batch; the last one may be smaller.
+        resize: as `decode` takes it.
         threads: decoding threads; absent, one a processor core, at most 8.
 
     Yields:
         (batch, 3, height, width) uint8, in the order of `images`.
 
     Raises:
-        InvalidInputError: `batch` is less than 1, or an image is none.
+        InvalidInputError: `batch` is less than 1, an image is none, or the size is not to be had.
         MissingFileError: a file is not there.
         DamagedFileError: a file does not decode.
     """
     if batch < 1:
         raise InvalidInputError(f"A batch must hold at least 1 image; got {batch}.")
+    check_size(height, width, resize)
     waiting: deque[list[Future[NDArray[np.uint8]]]] = deque()
     with ThreadPoolExecutor(_threads(threads)) as pool:
         for start in range(0, len(images), batch):
-            waiting.append([pool.submit(_rows_of_pixels, image, height, width) for image in images[start : start + batch]])
+            waiting.append([pool.submit(_rows_of_pixels, image, height, width, resize) for image in images[start : start + batch]])
             if len(waiting) > _AHEAD:
                 yield _stacked([future.result() for future in waiting.popleft()])
         while waiting:
@@ -112,12 +144,26 @@ class PixelStore:
         images: one table a scene.
         height: pixels.
         width: pixels.
+        resize: as `decode` takes it.
         limit: bytes of memory at most.
         threads: decoding threads; absent, one a processor core, at most 8.
+
+    Raises:
+        InvalidInputError: the size is not to be had in this way.
     """
 
-    def __init__(self, images: Sequence[Images], height: int, width: int, *, limit: int = STORE_BYTES, threads: int | None = None) -> None:
-        self._images, self._height, self._width = list(images), height, width
+    def __init__(
+        self,
+        images: Sequence[Images],
+        height: int,
+        width: int,
+        *,
+        resize: Resize = "pil",
+        limit: int = STORE_BYTES,
+        threads: int | None = None,
+    ) -> None:
+        check_size(height, width, resize)
+        self._images, self._height, self._width, self._resize = list(images), height, width, resize
         self._start = np.cumsum([0, *map(len, self._images)])
         total = int(self._start[-1])
         room = min(total, limit // (height * width * 3))
@@ -174,17 +220,27 @@ class PixelStore:
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         scene = int(np.searchsorted(self._start, index, side="right")) - 1
-        return _rows_of_pixels(self._images[scene].path(index - int(self._start[scene])), self._height, self._width)
+        return _rows_of_pixels(self._images[scene].path(index - int(self._start[scene])), self._height, self._width, self._resize)
 
 
-def _rows_of_pixels(image: ImageLike, height: int, width: int) -> NDArray[np.uint8]:
+def _rows_of_pixels(image: ImageLike, height: int, width: int, resize: Resize) -> NDArray[np.uint8]:
     """(height, width, 3) uint8, C-contiguous."""
-    if height < 1 or width < 1:
-        raise InvalidInputError(f"The size of an image must be at least 1 x 1 pixels; got {height} x {width}.")
     picture = _opened(image)
-    if picture.size != (width, height):
+    if resize == "pil-crop":
+        picture = _central_square(picture, side=height)
+    elif picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(picture, dtype=np.uint8)
+
+
+def _central_square(picture: Image.Image, *, side: int) -> Image.Image:
+    """The shorter side brought to `side`, then the centre cut out; rounded where torchvision rounds (down, then half to even)."""
+    short = min(picture.size)
+    if short != side:
+        wide, high = (side if length == short else int(side * length / short) for length in picture.size)
+        picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
+    left, top = (round((length - side) / 2.0) for length in picture.size)
+    return picture.crop((left, top, left + side, top + side))
 
 
 def _opened(image: Any) -> Image.Image:

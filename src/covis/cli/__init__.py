@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-from covis.cli import data, learning, scoring  # noqa: F401 - imported for the commands that they add
+from covis.cli import data, learning, models, scoring, splitting, studies  # noqa: F401 - imported for the commands that they add
 from covis.cli.data import ls
 from covis.cli.shell import app, say
 from covis.errors import CovisError, CovisWarning

@@ -189,7 +189,7 @@ def ls(
     what: Annotated[
         str,
         typer.Argument(
-            help="aggregators, conditions, indexes, layouts, losses, metrics, protocols, recipes, rules, samplers or worlds.",
+            help="aggregators, backbones, conditions, indexes, layouts, losses, metrics, protocols, recipes, rules, samplers or worlds.",
             show_default=False,
         ),
     ],
@@ -200,6 +200,7 @@ def ls(
 
     tables: dict[str, tuple[str, str]] = {
         "aggregators": ("covis.models.aggregators", "AGGREGATORS"),
+        "backbones": ("covis.models.backbones", "BACKBONES"),
         "indexes": ("covis.indexes", "INDEXES"),
         "layouts": ("covis.datasets", "READERS"),
         "losses": ("covis.losses", "LOSSES"),

@@ -1,16 +1,23 @@
 """Aggregators: from feature maps to one vector an image.
 
 An aggregator is `(channels, *, …) -> Module` with `.dim`; it is called with `Features` and returns (B, dim). A built-in
-is a class here and a line in `AGGREGATORS`; one's own is `package.module:Class` in the recipe.
+is a class here and a line in `AGGREGATORS`; one's own is `package.module:Class` in the recipe. One that starts from data
+has `initialise(features, *, seed)` too, and one that needs a class token says `needs_token = True`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 from torch import nn
+from torch.nn import functional as F
 
 from covis.errors import InvalidInputError
 
@@ -25,6 +32,46 @@ class Features(NamedTuple):
 
     maps: tuple[torch.Tensor, ...]
     token: torch.Tensor | None = None
+
+
+class Average(nn.Module):
+    """Mean over the positions of the last map.
+
+    Args:
+        channels: of the maps that the backbone gives.
+
+    >>> Average((2,))(Features((torch.tensor([[[[1.0, 3.0]], [[2.0, 2.0]]]]),))).tolist()
+    [[2.0, 2.0]]
+    """
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dim = channels[-1]
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """(B, channels) from the last map."""
+        return features.maps[-1].mean(dim=(-2, -1))
+
+
+class Max(nn.Module):
+    """Maximum over the positions of the last map (MAC); positions that share it share its gradient.
+
+    Tolias, Sicre, Jégou: "Particular Object Retrieval with Integral Max-Pooling of CNN Activations", ICLR 2016.
+
+    Args:
+        channels: of the maps that the backbone gives.
+
+    >>> Max((2,))(Features((torch.tensor([[[[1.0, 3.0]], [[2.0, 2.0]]]]),))).tolist()
+    [[3.0, 2.0]]
+    """
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dim = channels[-1]
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """(B, channels) from the last map."""
+        return features.maps[-1].amax(dim=(-2, -1))
 
 
 class GeM(nn.Module):
@@ -60,5 +107,136 @@ class GeM(nn.Module):
         return powers.mean(dim=(-2, -1)).pow(1 / self.p)
 
 
-AGGREGATORS: dict[str, Callable[..., Any]] = {"gem": GeM}
+NEEDS_A_TOKEN = 'a backbone with a class token (a vision transformer: "dinov2-small")'
+
+
+class Token(nn.Module):
+    """The class token of a transformer. Dosovitskiy et al.: "An Image Is Worth 16x16 Words", ICLR 2021.
+
+    Args:
+        channels: of the maps that the backbone gives; the token has as many as the last.
+
+    >>> Token((2,))(Features((torch.zeros(1, 2, 3, 3),), torch.tensor([[1.0, 2.0]]))).tolist()
+    [[1.0, 2.0]]
+    """
+
+    needs_token = True
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dim = channels[-1]
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """(B, channels), the token.
+
+        Raises:
+            InvalidInputError: the backbone has none.
+        """
+        if features.token is None:
+            raise InvalidInputError(f"The aggregator 'token' needs {NEEDS_A_TOKEN}; this one gives feature maps alone.")
+        return features.token
+
+
+class NetVLAD(nn.Module):
+    """Residuals to cluster centres, summed under a soft assignment that is learned.
+
+    With local descriptors x_i (the positions of the last map, each divided by its L2 norm) and centres c_k,
+
+        a_k(x) = softmax_k(w_k · x + b_k),    V_k = Σ_i a_k(x_i) (x_i - c_k),
+
+    each V_k divided by its L2 norm (intra-normalisation), then all of them, one after the other, by theirs. w, b and c
+    are learned apart from one another; they start at w_k = 2 α c_k, b_k = -α ‖c_k‖², so that a_k is proportional to
+    exp(-α ‖x - c_k‖²). Arandjelović, Gronat, Torii, Pajdla, Sivic: "NetVLAD: CNN Architecture for Weakly Supervised Place
+    Recognition", CVPR 2016.
+
+    Args:
+        channels: of the maps that the backbone gives.
+        clusters: how many centres, at least 1.
+        alpha: how hard the assignment is at the start, > 0. Absent: 100 with random centres, and `initialise` takes what
+            makes the largest weight about 100 times the second, as the paper does.
+
+    Attributes:
+        initialised: whether the centres come from data (a buffer, stored with the weights).
+
+    Raises:
+        InvalidInputError: `clusters` or `alpha` is out of range.
+
+    >>> NetVLAD((8,), clusters=4).dim
+    32
+    """
+
+    def __init__(self, channels: tuple[int, ...], *, clusters: int = 64, alpha: float | None = None) -> None:
+        super().__init__()
+        if clusters < 1 or (alpha is not None and not 0 < alpha < math.inf):
+            raise InvalidInputError(f"NetVLAD needs at least 1 cluster and an alpha above 0; got clusters={clusters}, alpha={alpha}.")
+        self.dim = clusters * channels[-1]
+        self.alpha = alpha
+        self.assign = nn.Conv2d(channels[-1], clusters, kernel_size=1)
+        self.centroids = nn.Parameter(torch.empty(clusters, channels[-1]))
+        self.initialised: torch.Tensor
+        self.register_buffer("initialised", torch.tensor(False))  # noqa: FBT003 - a tensor's value
+        self._start(F.normalize(torch.randn(clusters, channels[-1])), 100.0 if alpha is None else alpha)
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """(B, clusters * channels), cluster by cluster, from the last map."""
+        local = _unit(features.maps[-1], dim=1)
+        weights = self.assign(local).flatten(2).softmax(dim=1)  # (B, clusters, positions)
+        sums = weights @ local.flatten(2).transpose(1, 2)
+        residuals = sums - weights.sum(dim=2, keepdim=True) * self.centroids
+        return _unit(_unit(residuals, dim=2).flatten(1), dim=1)
+
+    def initialise(self, features: Iterator[Features], *, seed: int) -> None:
+        """Put the centres where the local descriptors of images gather (k-means, started by k-means++).
+
+        Args:
+            features: of some images, a batch at a time; up to 100 positions of each image are drawn.
+            seed: of the positions and of k-means.
+
+        Raises:
+            InvalidInputError: there are fewer different local descriptors than clusters.
+        """
+        rng = np.random.default_rng(seed)
+        clusters = len(self.centroids)
+        local = np.concatenate([np.zeros((0, self.dim // clusters), np.float32), *(_drawn(one.maps[-1], rng) for one in features)])
+        different = len(np.unique(local, axis=0))
+        if different < clusters:
+            raise InvalidInputError(
+                f"NetVLAD with {clusters} clusters must start from at least as many different local descriptors; "
+                f"the images give {different}. Give more images, or fewer clusters."
+            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "One of the clusters is empty")  # it stays where it was
+            centroids, _ = kmeans2(local, clusters, iter=25, minit="++", seed=rng)
+        self._start(torch.from_numpy(np.float32(centroids)), _hardness(local, centroids) if self.alpha is None else self.alpha)
+        self.initialised.fill_(True)  # noqa: FBT003 - a tensor's value
+
+    @torch.no_grad()
+    def _start(self, centroids: torch.Tensor, alpha: float) -> None:
+        self.centroids.copy_(centroids)
+        assert self.assign.bias is not None
+        self.assign.weight.copy_(2 * alpha * centroids[:, :, None, None])
+        self.assign.bias.copy_(-alpha * centroids.square().sum(dim=1))
+
+
+def _unit(vectors: torch.Tensor, *, dim: int) -> torch.Tensor:
+    # Near zero the gradient of x / ‖x‖ explodes; a cluster to which nothing is assigned has such a residual.
+    return F.normalize(vectors, dim=dim, eps=1e-6)
+
+
+def _drawn(maps: torch.Tensor, rng: np.random.Generator, *, each: int = 100) -> NDArray[np.float32]:
+    """Up to `each` unit local descriptors of each image, (n, channels)."""
+    local = _unit(maps.float(), dim=1).flatten(2).transpose(1, 2).cpu().numpy()
+    return np.concatenate([image[rng.permutation(len(image))[:each]] for image in local])
+
+
+def _hardness(local: NDArray[np.float32], centroids: NDArray[np.floating[Any]]) -> float:
+    """The alpha with which the largest weight is, on the (geometric) average, 100 times the second largest."""
+    if len(centroids) == 1:
+        return 100.0
+    distances = (local**2).sum(axis=1)[:, None] - 2 * local @ centroids.T + (centroids**2).sum(axis=1)
+    nearest = np.partition(distances, 1, axis=1)[:, :2]
+    return math.log(100) / max(float((nearest[:, 1] - nearest[:, 0]).mean()), 1e-4)
+
+
+AGGREGATORS: dict[str, Callable[..., Any]] = {"average": Average, "gem": GeM, "max": Max, "netvlad": NetVLAD, "token": Token}
 """Name -> aggregator: `(channels: tuple[int, ...], *, …) -> Module` with `.dim`."""

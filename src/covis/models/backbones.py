@@ -2,39 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import timm
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from covis.errors import InvalidInputError, MissingFileError, UnknownNameError
 from covis.lookup import suggest
 from covis.models.aggregators import Features
 
+_TRUNKS = ("features", "blocks", "stages", "layers")  # containers whose children are the stages
+_IDLE = (nn.Identity, nn.Dropout)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone of the table comes from.
+
+    Attributes:
+        timm: the model's name in timm, with the tag of its pretrained weights.
+        options: keyword arguments of `timm.create_model` that go with it; the user's own go first.
+        cut: what is taken away after the network is made, said in words by `end`.
+        end: where the network ends, if not where timm's does.
+    """
+
+    timm: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    cut: Callable[[Any], None] | None = None
+    end: str = ""
+
+    def __str__(self) -> str:
+        options = "".join(f", {name} = {value}" for name, value in self.options.items())
+        return f"timm's {self.timm}{options}{self.end and f', {self.end}'}"
+
 
 class Backbone(nn.Module):
     """A timm network up to its last feature map.
 
+    Parts that never run on the way there (a classifier, the fully connected layers of VGG) are not kept. Which those
+    are, and how many channels come out, is asked of the network: it runs once on tensors without values.
+
     Args:
-        name: a timm model name ("resnet50", "mobilenetv2_100", "vit_small_patch14_dinov2").
+        name: a name of `BACKBONES`, or any timm model name ("resnet50d", "vit_small_patch16_224.augreg_in21k").
         options: keyword arguments of `timm.create_model`. The classifier is not built: `num_classes` has no effect.
         pretrained: take the hub's weights.
+        size: (height, width) of the images to come, in pixels; absent, the network's own.
 
     Attributes:
-        channels: of the maps that `forward` gives, asked of the network.
+        channels: of the maps that `forward` gives.
+        has_token: whether it gives a class token too.
+        stages: names of the network's stages, from input to output.
+        left_out: the parts that a state dict of the whole network has and this one has not.
 
     Raises:
-        UnknownNameError: timm has no such model; the nearest names are suggested.
-        InvalidInputError: the model does not take these options.
+        UnknownNameError: neither the table nor timm has such a model; the nearest names are suggested.
+        InvalidInputError: the model does not take these options, or images of this size.
         MissingFileError: the hub's weights are not to be had.
+
+    >>> backbone = Backbone("resnet10t")
+    >>> backbone.channels, backbone.stages[-2:]
+    ((512,), ('layer3', 'layer4'))
     """
 
-    def __init__(self, name: str, *, options: Mapping[str, Any] | None = None, pretrained: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        options: Mapping[str, Any] | None = None,
+        pretrained: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
-        self.network = _created(name, dict(options or {}), pretrained=pretrained)
-        self.channels: tuple[int, ...] = (int(self.network.num_features),)
+        origin = BACKBONES.get(name, Origin(name))
+        self.network = _created(origin.timm, {**origin.options, **(options or {})}, pretrained=pretrained)
+        if origin.cut:
+            origin.cut(self.network)
+        features, ran = _rehearsed(self, name, size or _own_size(self.network))
+        self.channels: tuple[int, ...] = tuple(one.shape[1] for one in features.maps)
+        self.has_token = features.token is not None
+        self.stages = _stages(self.network, ran)
+        idle = [child for child, module in self.network.named_children() if child not in {one.partition(".")[0] for one in ran}]
+        classifier = self.network.default_cfg.get("classifier") or ()
+        self.left_out = tuple(dict.fromkeys([*((classifier,) if isinstance(classifier, str) else classifier), *idle]))
+        for child in idle:
+            if next(iter(getattr(self.network, child).state_dict()), None):
+                setattr(self.network, child, nn.Identity())
+        self._frozen = 0
 
     def forward(self, x: torch.Tensor) -> Features:
         """(B, 3, height, width) float to `Features`: the last map, and the class token of a transformer."""
@@ -44,10 +101,32 @@ class Backbone(nn.Module):
         return Features((out.permute(0, 3, 1, 2) if getattr(self.network, "output_fmt", "NCHW") == "NHWC" else out,))
 
     @property
-    def classifier_names(self) -> tuple[str, ...]:
-        """The layers of the classifier that a state dict of the whole network has and this one has not."""
-        names = self.network.default_cfg.get("classifier") or ()
-        return (names,) if isinstance(names, str) else tuple(names)
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """The stages that do not learn."""
+        return tuple(self.network.get_submodule(stage) for stage in self.stages[: self._frozen])
+
+    def freeze(self, until: str) -> None:
+        """Let the stages up to and including one not learn, and those after it learn.
+
+        Parameters of no stage (a class token, a position embedding) belong to the first. What BatchNorm does in a
+        frozen stage is `set_batch_norm`'s matter.
+
+        Args:
+            until: a name of `stages`; "": all learn; "all": none does.
+
+        Raises:
+            UnknownNameError: there is no such stage; the message lists them.
+        """
+        ends = {"": 0, "all": len(self.stages), **{stage: number for number, stage in enumerate(self.stages, start=1)}}
+        if until not in ends:
+            raise UnknownNameError(
+                f"The backbone has no stage called {until!r} to freeze up to. "
+                f'Its stages, from input to output: {", ".join(self.stages)}; or "all", or "" for none.'
+            )
+        self._frozen = ends[until]
+        for name, parameter in self.network.named_parameters():
+            stage = _stage_of(name)
+            parameter.requires_grad_((self.stages.index(stage) if stage in self.stages else 0) >= self._frozen)
 
     def _from_tokens(self, tokens: torch.Tensor, x: torch.Tensor) -> Features:
         """(B, prefix + height * width, channels) to a map and the first prefix token."""
@@ -81,4 +160,87 @@ def _created(name: str, options: dict[str, Any], *, pretrained: bool) -> Any:
 
 def _nearest(name: str) -> str:
     stem = name.partition(".")[0]
-    return suggest(stem, timm.list_models(f"{stem[:3]}*") or ["resnet50", "mobilenetv2_100", "vit_small_patch14_dinov2"])
+    return suggest(stem, {*timm.list_models(f"{stem[:3]}*"), *BACKBONES})
+
+
+def _own_size(network: Any) -> tuple[int, int]:
+    """The input that the network was made for."""
+    size = getattr(getattr(network, "patch_embed", None), "img_size", None) or network.default_cfg["input_size"][1:]
+    return int(size[0]), int(size[1])
+
+
+def _rehearsed(backbone: Backbone, name: str, size: tuple[int, int]) -> tuple[Features, list[str]]:
+    """What comes out for an image of this size, and the modules that ran, in order; nothing is computed.
+
+    Everything lies on torch's meta device, where tensors have shapes and no values.
+    """
+    ran: list[str] = []
+    state = {key: value.to("meta") for key, value in (*backbone.named_parameters(), *backbone.named_buffers())}
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, _input, key=key: ran.append(key))
+        for key, module in backbone.network.named_modules()
+        if key
+    ]
+    training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            features: Features = functional_call(backbone, state, (torch.empty(1, 3, *size, device="meta"),))
+    except Exception as error:  # the network is a third party's: it may fail in any way where it does not take the size
+        raise InvalidInputError(_unfit(backbone.network, name, size, error)) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        backbone.train(training)
+    return features, ran
+
+
+def _unfit(network: Any, name: str, size: tuple[int, int], error: Exception) -> str:
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if patch and any(length % side for length, side in zip(size, patch, strict=True)):
+        nearest = (max(1, round(length / side)) * side for length, side in zip(size, patch, strict=True))
+        return (
+            f"The backbone {name!r} cuts an image into patches of {patch[0]} x {patch[1]} pixels, so height and width must be "
+            f"multiples of that; got {size[0]} x {size[1]}. The nearest is {' x '.join(map(str, nearest))}."
+        )
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"The backbone {name!r} must turn an image of {size[0]} x {size[1]} pixels into feature maps; it does not ({reason}). "
+        "Choose the size or the options (img_size, dynamic_img_size) that it takes, or another backbone."
+    )
+
+
+def _stages(network: Any, ran: list[str]) -> tuple[str, ...]:
+    """The stages that ran, in the order in which they began."""
+    stages = dict.fromkeys(_stage_of(name) for name in ran)
+    return tuple(stage for stage in stages if stage not in _TRUNKS and not isinstance(network.get_submodule(stage), _IDLE))
+
+
+def _stage_of(name: str) -> str:
+    """The stage to which a module or a parameter of the network belongs, by its name."""
+    first, _, rest = name.partition(".")
+    return f"{first}.{rest.partition('.')[0]}" if first in _TRUNKS and rest else first
+
+
+def _without_last_relu(network: Any) -> None:
+    network.features.norm5.act = nn.Identity()
+
+
+_DENSENET: dict[str, Any] = {"cut": _without_last_relu, "end": "without the ReLU after the last BatchNorm"}
+_DINOV2 = {"dynamic_img_size": True}
+
+BACKBONES: dict[str, Origin] = {
+    "vgg16": Origin("vgg16.tv_in1k"),
+    "resnet18": Origin("resnet18.tv_in1k"),
+    "resnet34": Origin("resnet34.tv_in1k"),
+    "resnet50": Origin("resnet50.tv_in1k"),
+    "resnet152": Origin("resnet152.tv_in1k"),
+    "resnext101_32x8d_wsl": Origin("resnext101_32x8d.fb_wsl_ig1b_ft_in1k"),
+    "densenet121": Origin("densenet121.tv_in1k", **_DENSENET),
+    "densenet161": Origin("densenet161.tv_in1k", **_DENSENET),
+    "mobilenetv2": Origin("mobilenetv2_100.ra_in1k"),
+    "dinov2-small": Origin("vit_small_patch14_dinov2.lvd142m", _DINOV2),
+    "dinov2-base": Origin("vit_base_patch14_dinov2.lvd142m", _DINOV2),
+    "dinov2-large": Origin("vit_large_patch14_dinov2.lvd142m", _DINOV2),
+}
+"""Name -> origin: the backbones of the papers, each with the weights that they start from. Any other name is timm's own."""

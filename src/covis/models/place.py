@@ -1,10 +1,10 @@
-"""PlaceModel: a backbone, an aggregator and the L2 norm; an image goes in, a descriptor comes out."""
+"""PlaceModel: a backbone, an aggregator, a projection if asked for, and the L2 norm; an image goes in, a descriptor comes out."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from covis.config import to_table
 from covis.errors import InvalidInputError
 from covis.files import digest
 from covis.lookup import resolve
-from covis.models.aggregators import AGGREGATORS
+from covis.models.aggregators import AGGREGATORS, NEEDS_A_TOKEN, Features
 from covis.models.backbones import Backbone
 from covis.models.weights import load_backbone
-from covis.pixels import ImageLike, decode_ahead, normalize
+from covis.pixels import ImageLike, check_size, decode_ahead, normalize
 from covis.settings import ModelSettings
 
 
@@ -51,22 +51,20 @@ class PlaceModel(nn.Module):
 
     def __init__(self, settings: ModelSettings, *, seed: int = 0, weights: str | Path | None = None) -> None:
         super().__init__()
-        if min(settings.height, settings.width) < 1 or not all(value > 0 for value in settings.std):
-            raise InvalidInputError(f"Height, width and std must be above 0; got {settings.height}, {settings.width}, {settings.std}.")
+        _check(settings)
         self.settings = settings
         self.history: Mapping[str, Any] = {}
         make = resolve(settings.aggregator, AGGREGATORS, what="aggregator")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
             self.backbone = Backbone(
-                settings.backbone, options=settings.backbone_options, pretrained=settings.pretrained and weights is None
+                settings.backbone,
+                options=settings.backbone_options,
+                pretrained=settings.pretrained and weights is None,
+                size=(settings.height, settings.width),
             )
-            try:
-                self.aggregator = make(self.backbone.channels, **settings.aggregator_options)
-            except TypeError as error:
-                raise InvalidInputError(
-                    f"The aggregator {settings.aggregator!r} does not take the options {settings.aggregator_options}; {error}."
-                ) from error
+            self.aggregator = _aggregator(make, settings, self.backbone)
+            self.projection: nn.Module = nn.Linear(self.aggregator.dim, settings.projection) if settings.projection else nn.Identity()
         if weights is not None:
             load_backbone(self.backbone, weights)
         self.mean: torch.Tensor
@@ -77,8 +75,8 @@ class PlaceModel(nn.Module):
 
     @property
     def dim(self) -> int:
-        """Dimensions of a descriptor, as the aggregator says."""
-        return int(self.aggregator.dim)
+        """Dimensions of a descriptor: the projection's, or those that the aggregator says."""
+        return self.settings.projection or int(self.aggregator.dim)
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +91,7 @@ class PlaceModel(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, height, width) uint8 to (B, dim) descriptors, in the mode (train or eval) that the module is in."""
-        features = self.aggregator(self.backbone(normalize(pixels, self.mean, self.std)))
+        features = self.projection(self.aggregator(self.backbone(normalize(pixels, self.mean, self.std))))
         described: torch.Tensor = F.normalize(features, dim=1) if self.settings.normalize else features
         return described
 
@@ -119,9 +117,65 @@ class PlaceModel(nn.Module):
 
     def describe_blocks(self, images: Sequence[ImageLike], *, batch: int = 32) -> Iterator[NDArray[np.float32]]:
         """What `describe` returns, `batch` rows at a time; the images ahead are decoded meanwhile."""
-        for pixels in decode_ahead(images, height=self.settings.height, width=self.settings.width, batch=batch):
+        for pixels in self._decoded(images, batch=batch):
             with _evaluating(self), torch.inference_mode():
                 yield self(pixels).float().cpu().numpy()
+
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether the aggregator has something to take from data (`initialise`), and has not done so yet."""
+        return hasattr(self.aggregator, "initialise") and not bool(getattr(self.aggregator, "initialised", False))
+
+    def initialise(self, images: Sequence[ImageLike], *, seed: int, count: int = 500, batch: int = 32) -> None:
+        """Let an aggregator that starts from data (NetVLAD) do so; for the others nothing is done.
+
+        It is done anew each time, trained or not; `starts_from_data` says whether it is still to be done.
+
+        Args:
+            images: of the kind that the model will see, as `describe` takes them.
+            seed: of the choice of images, and of what the aggregator draws.
+            count: images at most, drawn without replacement.
+            batch: images that the network sees at once.
+
+        Raises:
+            InvalidInputError: there are too few images, or one is none.
+            MissingFileError: a file is not there.
+            DamagedFileError: a file does not decode.
+        """
+        if not hasattr(self.aggregator, "initialise"):
+            return
+        rows = np.random.default_rng(seed).permutation(len(images))[:count]
+        self.aggregator.initialise(self._features([images[row] for row in rows], batch=batch), seed=seed)
+
+    def _features(self, images: Sequence[ImageLike], *, batch: int) -> Iterator[Features]:
+        for pixels in self._decoded(images, batch=batch):
+            with _evaluating(self), torch.no_grad():
+                features: Features = self.backbone(normalize(pixels, self.mean, self.std))
+            yield features
+
+    def _decoded(self, images: Sequence[ImageLike], *, batch: int) -> Iterator[torch.Tensor]:
+        settings = self.settings
+        return decode_ahead(images, height=settings.height, width=settings.width, resize=settings.resize, batch=batch)
+
+
+def _check(settings: ModelSettings) -> None:
+    check_size(settings.height, settings.width, settings.resize)
+    if not all(value > 0 for value in settings.std):
+        raise InvalidInputError(f"The std of each channel must be above 0; got {settings.std}.")
+    if settings.projection < 0:
+        raise InvalidInputError(f"The dimensions of the projection must be above 0, or 0 for none; got {settings.projection}.")
+
+
+def _aggregator(make: Callable[..., Any], settings: ModelSettings, backbone: Backbone) -> Any:
+    try:
+        aggregator = make(backbone.channels, **settings.aggregator_options)
+    except TypeError as error:
+        raise InvalidInputError(
+            f"The aggregator {settings.aggregator!r} does not take the options {settings.aggregator_options}; {error}."
+        ) from error
+    if getattr(aggregator, "needs_token", False) and not backbone.has_token:
+        raise InvalidInputError(f"The aggregator {settings.aggregator!r} needs {NEEDS_A_TOKEN}; {settings.backbone!r} has none.")
+    return aggregator
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from covis.models.backbones import Backbone
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict to the CPU; half-precision values become float32.
 
-    A dict with the one entry of interest under "state_dict" is unpacked.
+    A dict with the one entry of interest under "state_dict" or "model_state_dict" is unpacked.
 
     Raises:
         MissingFileError: there is no such file.
@@ -26,8 +26,9 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise MissingFileError(f"The weights {path} must exist; there is no such file.")
     stored = _safetensors(path) if path.suffix == ".safetensors" else load_safely(path)
-    if isinstance(stored, Mapping) and isinstance(stored.get("state_dict"), Mapping):
-        stored = stored["state_dict"]
+    for key in ("model_state_dict", "state_dict"):
+        if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
+            stored = stored[key]
     if not isinstance(stored, Mapping) or not stored or not all(isinstance(value, torch.Tensor) for value in stored.values()):
         raise DamagedFileError(
             f"{path} must hold a state dict (names and tensors); found a {type(stored).__name__} of others. Save `model.state_dict()`."
@@ -37,7 +38,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def load_backbone(backbone: Backbone, path: str | Path) -> None:
-    """Fill a backbone from a file of timm's names; the classifier's entries, and only those, are left out.
+    """Fill a backbone from a file of timm's names; entries of parts that it has not (the classifier), and only those, are left out.
 
     Raises:
         MissingFileError: there is no such file.
@@ -45,9 +46,19 @@ def load_backbone(backbone: Backbone, path: str | Path) -> None:
         InvalidInputError: an entry is missing, left over, or of another shape; the message names it.
     """
     stored = read_weights(path)
-    heads = tuple(f"{name}." for name in backbone.classifier_names)
+    heads = tuple(f"{name}." for name in backbone.left_out)
     own = backbone.network.state_dict()
     given = {name: value for name, value in stored.items() if name in own or not name.startswith(heads)}
+    if complaints := misfits(given, own):
+        raise InvalidInputError(
+            f"The weights {path} must fit the network entry by entry; {complaints}. "
+            "Choose the backbone and the options that they were made with."
+        )
+    backbone.network.load_state_dict(given)
+
+
+def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
+    """What keeps a state dict from fitting a network's own, in words; empty where it fits."""
     missing, unexpected = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     shapes = [
         f"{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}"
@@ -55,13 +66,7 @@ def load_backbone(backbone: Backbone, path: str | Path) -> None:
         if given[name].shape != own[name].shape
     ]
     found = {"missing": missing, "not in the network": unexpected, "of another shape": sorted(shapes)}
-    complaints = [f"{what}: {_listed(names)}" for what, names in found.items() if names]
-    if complaints:
-        raise InvalidInputError(
-            f"The weights {path} must fit the network entry by entry; {'; '.join(complaints)}. "
-            "Choose the backbone and the options that they were made with."
-        )
-    backbone.network.load_state_dict(given)
+    return "; ".join(f"{what}: {_listed(names)}" for what, names in found.items() if names)
 
 
 def load_safely(path: str | Path) -> object:

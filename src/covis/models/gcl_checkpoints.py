@@ -1,0 +1,119 @@
+"""Checkpoints of GCL's reference implementation (marialeyvallina/generalized_contrastive_loss), made into place models.
+
+There a network is a torchvision trunk, the children of a ResNet before its pooling or the `.features` of another network,
+with a pooling layer: its entries are called `backbone.0.weight`, `backbone.4.0.conv1.weight`, …, and `pool.p`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from covis.errors import InvalidInputError
+from covis.files import file_digest
+from covis.models.backbones import BACKBONES
+from covis.models.place import PlaceModel
+from covis.models.weights import misfits, read_weights
+from covis.pixels import Resize
+from covis.settings import ModelSettings
+
+_RESNET = [(r"^0\.", "conv1."), (r"^1\.", "bn1."), *((rf"^{number + 3}\.", f"layer{number}.") for number in (1, 2, 3, 4))]
+_FEATURES = [(r"^", "features.")]  # VGG and DenseNet: timm kept torchvision's names
+_MOBILENET = [
+    (r"^0\.0\.", "conv_stem."),
+    (r"^0\.1\.", "bn1."),
+    (r"^18\.0\.", "conv_head."),
+    (r"^18\.1\.", "bn2."),
+    # The first block has no expansion: depthwise, pointwise. The others: expansion, depthwise, projection.
+    *(
+        (rf"^1\.conv\.{theirs}\.", f"blocks.0.0.{ours}.")
+        for theirs, ours in (("0.0", "conv_dw"), ("0.1", "bn1"), ("1", "conv_pw"), ("2", "bn2"))
+    ),
+    *(
+        (rf"^{first + block}\.conv\.{theirs}\.", f"blocks.{stage}.{block}.{ours}.")
+        for stage, (first, blocks) in enumerate([(2, 2), (4, 3), (7, 4), (11, 3), (14, 3), (17, 1)], start=1)
+        for block in range(blocks)
+        for theirs, ours in (("0.0", "conv_pw"), ("0.1", "bn1"), ("1.0", "conv_dw"), ("1.1", "bn2"), ("2", "conv_pwl"), ("3", "bn3"))
+    ),
+]
+_RULES = {"res": _RESNET, "vgg": _FEATURES, "densenet": _FEATURES, "mobilenetv2": _MOBILENET}
+
+
+def convert_gcl_checkpoint(
+    path: str | Path,
+    *,
+    backbone: str,
+    aggregator: str,
+    normalize: bool = True,
+    height: int = 480,
+    width: int = 640,
+    resize: Resize = "pil",
+) -> PlaceModel:
+    """Make a place model of a checkpoint that GCL's reference implementation wrote.
+
+    Its descriptors are those of the reference, to 1e-5, for equal pixels and from image files on. The file says
+    neither what the network is nor which images it saw: they must be given. ImageNet's mean and standard deviation
+    are taken, as in the reference.
+
+    Args:
+        path: a .pth file: a state dict, or a dict that holds one as "model_state_dict" or "state_dict". Prefixes
+            "module." are taken off. It is read without running any code in it.
+        backbone: a name of `BACKBONES` that torchvision has too (all but DINOv2).
+        aggregator: "gem", "average" or "max"; in the reference `GeM`, `avg`, `max`.
+        normalize: divide each descriptor by its L2 norm (the reference's `--norm L2`, which is its default).
+        height: pixels of the network's input; the reference's default is 480 x 640.
+        width: pixels of the network's input.
+        resize: "pil", or "pil-crop", as the reference trains with square sizes.
+
+    Returns:
+        The model, on the CPU, in eval mode; the file's name and hash are in its history.
+
+    Raises:
+        UnknownNameError: the aggregator is in no table.
+        InvalidInputError: the reference has no such backbone or aggregator, or the entries are not those of it; the message names them.
+        MissingFileError: there is no such file.
+        DamagedFileError: it is truncated, foreign, or holds code.
+    """
+    path = Path(path)
+    rules = next((rules for start, rules in _RULES.items() if backbone in BACKBONES and backbone.startswith(start)), None)
+    if rules is None:
+        known = [name for name in BACKBONES if name.startswith(tuple(_RULES))]
+        raise InvalidInputError(f"A GCL checkpoint must be of one of the backbones {', '.join(known)}; got {backbone!r}.")
+    stored = read_weights(path)
+    settings = ModelSettings(backbone=backbone, aggregator=aggregator, normalize=normalize, height=height, width=width, resize=resize)
+    model = PlaceModel(settings)
+    own = model.state_dict()
+    given = _renamed(stored, rules)
+    if "aggregator.p" in given and given["aggregator.p"].shape == (1,):
+        given["aggregator.p"] = given["aggregator.p"][0]
+    # How many batches BatchNorm has seen decides nothing here; older files do not say it.
+    given |= {name: value for name, value in own.items() if name.endswith("num_batches_tracked") and name not in given}
+    if complaints := misfits(given, own):
+        raise InvalidInputError(
+            f"The checkpoint {path} must hold {backbone!r} with the aggregator {aggregator!r} entry by entry; {complaints}. "
+            "Give the backbone and the aggregator that it was trained with."
+        )
+    model.load_state_dict(given)
+    model.history = {"converted": {"from": "gcl-checkpoint", "file": path.name, "digest": file_digest(path)}}
+    return model.eval()
+
+
+def _renamed(stored: Mapping[str, torch.Tensor], rules: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
+    """A state dict under our names; a name that no rule knows stays as it is."""
+    wrapped = all(name.startswith("module.") for name in stored)
+    return {_name(name.removeprefix("module.") if wrapped else name, rules): value for name, value in stored.items()}
+
+
+def _name(name: str, rules: list[tuple[str, str]]) -> str:
+    if name.startswith("pool."):
+        return f"aggregator.{name.removeprefix('pool.')}"
+    if not name.startswith("backbone."):
+        return name
+    inner = name.removeprefix("backbone.")
+    for theirs, ours in rules:
+        if re.match(theirs, inner):
+            return f"backbone.network.{re.sub(theirs, ours, inner, count=1)}"
+    return name
