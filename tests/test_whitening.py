@@ -173,3 +173,75 @@ def test_a_whitening_comes_back(tmp_path, refuses_every_cut, never_wrong):
 def test_digests_differ_with_what_it_does():
     digests = {fit_whitening(cloud(seed=seed), dim=dim, power=power).digest for seed in (0, 1) for dim in (3, 4) for power in (0.5, 1.0)}
     assert len(digests) == 8
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_several_numbers_of_dimensions_in_one_pass(power):
+    whitening = fit_whitening(cloud(), power=power)
+    for dim, found in zip((8, 5, 1), whitening.each(cloud(), (8, 5, 1)), strict=True):
+        alone = fit_whitening(cloud(), dim=dim, power=power)
+        assert whitening.at(dim).digest == alone.digest
+        np.testing.assert_allclose(found.vectors, alone(cloud()).vectors, atol=1e-6)
+        assert found.history == alone(cloud()).history
+    assert whitening.each(cloud(), ()) == []
+    with pytest.raises(InvalidInputError, match=r"cut to 1 to 8; asked for 9"):
+        whitening.each(cloud(), (3, 9))
+    with pytest.raises(InvalidInputError, match=r"of zca"):
+        fit_whitening(cloud(), kind="zca").at(3)
+
+
+def test_fewer_descriptors_than_dimensions_give_the_same_by_inner_products():
+    """The kept directions are those of the covariance, which is never made."""
+    wide = cloud(12, 40)
+    found = fit_whitening(wide, dim=6)
+    values = np.linalg.eigvalsh(np.cov(wide.vectors.astype(np.float64).T, bias=True))[::-1][:6]
+    np.testing.assert_allclose(found.eigenvalues, values, rtol=1e-9)
+    whitened = rotated(found, wide)
+    np.testing.assert_allclose(whitened.T @ whitened / 12, np.eye(6), atol=1e-9)
+    np.testing.assert_allclose((found.basis * values[:, None]) @ found.basis.T, np.eye(6), atol=1e-9)
+
+
+def test_zca_turns_back():
+    d = cloud()
+    zca, pca = fit_whitening(d, kind="zca"), fit_whitening(d)
+    np.testing.assert_allclose(zca.basis, zca.basis.T, atol=1e-9)  # the symmetric root of the inverse covariance
+    np.testing.assert_allclose(np.cov(rotated(zca, d).T, bias=True), np.eye(8), atol=1e-9)
+    one, other = zca(d).vectors, pca(d).vectors
+    np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-5)  # distances are those of PCA
+    assert fit_whitening(d, kind="zca", power=0.0).basis == pytest.approx(np.eye(8), abs=1e-9)
+    with pytest.raises(InvalidInputError, match=r"dim = 3"):
+        fit_whitening(d, kind="zca", dim=3)
+
+
+@pytest.mark.parametrize(("n", "dim"), [(400, 8), (30, 20), (15, 40)])
+def test_shrinkage_is_that_of_ledoit_and_wolf(n, dim):
+    from sklearn.covariance import LedoitWolf
+
+    d = cloud(n, dim)
+    found, expected = fit_whitening(d, shrinkage="ledoit-wolf"), LedoitWolf().fit(d.vectors.astype(np.float64))
+    assert found.history["shrinkage"] == pytest.approx(expected.shrinkage_, rel=1e-6)
+    np.testing.assert_allclose(
+        found.eigenvalues, np.linalg.eigvalsh(expected.covariance_)[::-1][: found.dim], rtol=1e-6
+    )  # and no warning that there are too few
+    zca = fit_whitening(d, kind="zca", shrinkage="ledoit-wolf")
+    np.testing.assert_allclose(
+        zca.basis @ zca.basis, np.linalg.inv(expected.covariance_), rtol=1e-5, atol=1e-6 * np.abs(zca.basis).max() ** 2
+    )
+
+
+@pytest.mark.parametrize("asked", [-0.1, 1.5, float("nan"), "oas"])
+def test_a_shrinkage_out_of_range_is_refused(asked):
+    with pytest.raises(InvalidInputError, match=r"share in \[0, 1\], or 'ledoit-wolf'"):
+        fit_whitening(cloud(), shrinkage=asked)
+
+
+def test_the_references_half_precision_is_an_option(tmp_path):
+    d = cloud()
+    plain, rounded = fit_whitening(d), fit_whitening(d, emulate_float16=True)
+    np.testing.assert_array_equal(plain.basis, rounded.basis)
+    found = rounded(d).vectors
+    np.testing.assert_array_equal(found, plain(described(d.vectors.astype(np.float16))).vectors)
+    assert np.abs(found - plain(d).vectors).max() > 1e-5
+    assert rounded.digest != plain.digest
+    again = Whitening.load(rounded.save(tmp_path / "w.npz"))
+    np.testing.assert_array_equal(again(d).vectors, found)

@@ -1,4 +1,4 @@
-"""PCA whitening: fitted on descriptors that are named, applied to any; float64 and `eigh` throughout."""
+"""Whitening: fitted on descriptors that are named, applied to any; float64 and `eigh` throughout, vectors read in blocks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,9 @@ class Whitening:
 
     Attributes:
         mean: (d,) float64.
-        basis: (k, d) float64, P = diag(eigenvalues)^(-power / 2) Uᵀ.
-        eigenvalues: (k,) float64 of the covariance, descending.
-        history: what it was fitted on, how many descriptors, the model that made them, the power.
+        basis: (k, d) float64, P = diag(eigenvalues)^(-power / 2) Uᵀ; of "zca" U times that, and k = d.
+        eigenvalues: of the covariance, descending; (k,) float64, of "zca" as many as carry variance.
+        history: what it was fitted on, how many descriptors, the model that made them, the power and so on.
     """
 
     mean: NDArray[np.float64]
@@ -52,6 +52,10 @@ class Whitening:
         Raises:
             InvalidInputError: they are of another model, have another dimension, are whitened already, or one is not finite.
         """
+        self._check(descriptors)
+        return self._applied(descriptors, [self])[0]
+
+    def _check(self, descriptors: Descriptors) -> None:
         if descriptors.model != self.history["model"] or descriptors.dim != len(self.mean):
             raise InvalidInputError(
                 f"The whitening was fitted on model {self.history['model']} with {len(self.mean)} dimensions; these "
@@ -62,12 +66,50 @@ class Whitening:
                 f"Descriptors must be whitened once; {descriptors} are whitened already. Give those that were extracted."
             )
         descriptors.check_finite()
-        parts = []
+
+    def at(self, dim: int) -> Whitening:
+        """The same map cut to its first dimensions: what `fit_whitening(..., dim=dim)` on the same descriptors gives.
+
+        Raises:
+            InvalidInputError: it has not as many, or is "zca", whose dimensions have no order.
+        """
+        if not 1 <= dim <= self.dim or self.history.get("kind", "pca") != "pca":
+            raise InvalidInputError(
+                f"A PCA whitening of {self.dim} dimensions can be cut to 1 to {self.dim}; asked for {dim} of {self.kind}."
+            )
+        history = {**self.history, "dim": dim}
+        return Whitening(self.mean, self.basis[:dim], self.eigenvalues[:dim], history)
+
+    def each(self, descriptors: Descriptors, dims: Sequence[int]) -> list[Descriptors]:
+        """The descriptors whitened to several numbers of dimensions; each vector is rotated once.
+
+        Raises:
+            InvalidInputError: as of calling it, and of `at`.
+        """
+        cut = [self.at(dim) for dim in dims]
+        self._check(descriptors)
+        return self._applied(descriptors, cut)
+
+    @property
+    def kind(self) -> str:
+        """The kind that it was fitted as: "pca" or "zca"."""
+        return str(self.history.get("kind", "pca"))
+
+    def _applied(self, descriptors: Descriptors, cut: Sequence[Whitening]) -> list[Descriptors]:
+        vectors = [np.empty((len(descriptors), one.dim), dtype=np.float32) for one in cut]
+        basis = self.basis[: max((one.dim for one in cut), default=0)].T
+        row = 0
         for block in descriptors.blocks():
-            rotated = (block.astype(np.float64) - self.mean) @ self.basis.T
-            parts.append((rotated / (np.linalg.norm(rotated, axis=1, keepdims=True) + 1e-6)).astype(np.float32))
-        vectors = np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32)
-        return Descriptors(vectors, descriptors.names, descriptors.model, {**descriptors.history, "whitened": dict(self.history)})
+            given = block.astype(np.float16) if self.history.get("emulate_float16") else block
+            rotated = (given.astype(np.float64) - self.mean) @ basis
+            for one, out in zip(cut, vectors, strict=True):
+                part = rotated[:, : one.dim]
+                out[row : row + len(block)] = part / (np.linalg.norm(part, axis=1, keepdims=True) + 1e-6)
+            row += len(block)
+        return [
+            Descriptors(out, descriptors.names, descriptors.model, {**descriptors.history, "whitened": dict(one.history)})
+            for one, out in zip(cut, vectors, strict=True)
+        ]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write one `.npz` without pickle; returns the path.
@@ -89,34 +131,49 @@ class Whitening:
             DamagedFileError: it is truncated or foreign.
         """
         header, arrays = load_arrays(path, kind=FORMAT, version=VERSION, names=("mean", "basis", "eigenvalues"))
-        shape = (arrays["eigenvalues"].size, arrays["mean"].size)
-        if arrays["basis"].shape != shape or not isinstance(header.get("history"), dict) or "model" not in header["history"]:
+        values, dim = arrays["eigenvalues"].size, arrays["mean"].size
+        if arrays["basis"].shape not in ((values, dim), (dim, dim)) or "model" not in (header.get("history") or {}):
             raise DamagedFileError(f"{path} must hold a whitening; its parts do not fit. Fit it again.")
         return cls(arrays["mean"], arrays["basis"], arrays["eigenvalues"], header["history"])
 
 
 def fit_whitening(
-    descriptors: Descriptors | Sequence[Descriptors], *, dim: int = 0, power: float = 1.0, fitted_on: str = "database"
+    descriptors: Descriptors | Sequence[Descriptors],
+    *,
+    dim: int = 0,
+    power: float = 1.0,
+    kind: Literal["pca", "zca"] = "pca",
+    shrinkage: float | Literal["ledoit-wolf"] = 0.0,
+    emulate_float16: bool = False,
+    fitted_on: str = "database",
 ) -> Whitening:
-    """Fit PCA whitening: m = mean, C = U diag(l) Uᵀ the covariance (divided by N), P = diag(l)^(-power/2) Uᵀ.
+    """Fit whitening: m = mean, C = U diag(l) Uᵀ the covariance (divided by N), P = diag(l)^(-power/2) Uᵀ.
+
+    Vectors are read in blocks, twice: the memory is that of the covariance, or, where there are fewer descriptors than
+    dimensions, of the descriptors and their inner products.
 
     Args:
         descriptors: of one model; several sets are stacked. The reference fits on the database that is searched, so
             its numbers are transductive: the result says what it was fitted on.
         dim: how many dimensions to keep; 0 keeps all that carry variance (eigenvalue >= 1e-9 of the largest).
         power: 1 gives unit variance in each dimension, 0.5 the square root of that scaling, 0 a rotation alone.
+        kind: "pca", or "zca", which turns back, U P: whitened vectors stay as near as can be to what they were, and
+            keep all their dimensions (Kessy, Lewin, Strimmer, 2018). `dim` must be 0.
+        shrinkage: the share a in [0, 1] of (1 - a) C + a tr(C)/d I that is put in place of C, for few descriptors in many
+            dimensions: small eigenvalues are amplified less. "ledoit-wolf" estimates it (Ledoit, Wolf, 2004).
+        emulate_float16: vectors are rounded to half precision before they are whitened, as the reference's script does.
         fitted_on: what the descriptors are, in a word, for the record.
 
     Returns:
         The whitening, at most `dim` wide: fewer where the descriptors do not carry as many.
 
     Raises:
-        InvalidInputError: fewer than two descriptors, different models, a value that is not finite, or `dim` or
-            `power` out of its range.
+        InvalidInputError: fewer than two descriptors, different models, a value that is not finite, or an option out of
+            its range.
 
     Warns:
-        CovisWarning: there are fewer descriptors than dimensions kept times two: the last directions are noise, and
-            whitening amplifies them.
+        CovisWarning: there are fewer descriptors than dimensions kept times two, and no shrinkage: the last directions
+            are noise, and whitening amplifies them.
 
     Follows GCL's `apply_pca` (after Radenović et al.), with `eigh` in float64 in place of its `eig`.
 
@@ -129,30 +186,66 @@ def fit_whitening(
     sets = [descriptors] if isinstance(descriptors, Descriptors) else list(descriptors)
     count = sum(len(one) for one in sets)
     _check_fit(sets, count, dim, power)
+    if kind not in ("pca", "zca") or (kind == "zca" and dim):
+        raise InvalidInputError(f"Whitening must be 'pca', or 'zca' with dim = 0 (it keeps all dimensions); got {kind!r} and dim = {dim}.")
     mean = sum(block.astype(np.float64).sum(axis=0) for one in sets for block in one.blocks()) / count
-    covariance = np.zeros((len(mean), len(mean)))
-    for one in sets:
-        for block in one.blocks():
-            centred = block.astype(np.float64) - mean
-            covariance += centred.T @ centred
-    values, vectors = np.linalg.eigh(covariance / count)
-    values, vectors = values[::-1], vectors[:, ::-1]
+    values, vectors = _eigen(sets, mean, count)
     differ = values[0] > np.finfo(np.float32).eps ** 2 * (mean @ mean)  # more than the rounding of what they are stored as
     carried = int((values >= SMALLEST * values[0]).sum()) if differ else 0
     kept = min(dim or carried, carried, count - 1)
     if kept == 0:
         raise InvalidInputError(f"The {count} descriptors must differ to be whitened; they are all the same. Has the model collapsed?")
-    if count < 2 * kept:
+    share = _shrinkage(sets, mean, values, count, shrinkage)
+    if count < 2 * kept and not share:
         warnings.warn(
             f"Whitening keeps {kept} dimensions fitted on {count} descriptors: the last ones are noise, and it amplifies "
-            "them. Keep fewer, or fit on more.",
+            "them. Keep fewer, fit on more, or shrink (shrinkage='ledoit-wolf').",
             CovisWarning,
             stacklevel=2,
         )
-    values, vectors = values[:kept].copy(), vectors[:, :kept] * _signs(vectors[:, :kept])
+    spread = values.sum() / len(mean)
+    values, vectors = (1 - share) * values[:kept] + share * spread, vectors[:, :kept] * _signs(vectors[:, :kept])
+    basis = (vectors * values ** (-power / 2)).T.copy()
+    if kind == "zca":  # what carries no variance is scaled by the least that does, or by what shrinkage gives it
+        rest = share * spread if share else values[-1]
+        basis = vectors @ basis + rest ** (-power / 2) * (np.eye(len(mean)) - vectors @ vectors.T)
     history = {"fitted_on": fitted_on, "count": count, "mean": digest(np.asarray(mean).tolist())}  # tells apart fits on other images
-    history |= {"model": sets[0].model, "dim": kept, "power": power}
-    return Whitening(np.asarray(mean), (vectors * values ** (-power / 2)).T.copy(), values, history)
+    history |= {"model": sets[0].model, "dim": len(basis), "power": power}
+    more = {"kind": kind, "shrinkage": share, "emulate_float16": emulate_float16}
+    history |= {name: value for name, value in more.items() if value not in ("pca", 0.0, False)}
+    return Whitening(np.asarray(mean), basis, values, history)
+
+
+def _eigen(sets: Sequence[Descriptors], mean: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues of the covariance, descending, and its eigenvectors as columns; those of the inner products where they are fewer."""
+    centred = (block.astype(np.float64) - mean for one in sets for block in one.blocks())
+    if count < len(mean):
+        rows = np.concatenate(list(centred))
+        values, left = np.linalg.eigh(rows @ rows.T / count)
+        values, left = np.maximum(values[::-1], 0), left[:, ::-1]
+        vectors = rows.T @ left
+        return values, vectors / np.maximum(np.linalg.norm(vectors, axis=0), np.finfo(np.float64).tiny)
+    covariance = np.zeros((len(mean), len(mean)))
+    for block in centred:
+        covariance += block.T @ block
+    values, vectors = np.linalg.eigh(covariance / count)
+    return values[::-1], vectors[:, ::-1]
+
+
+def _shrinkage(
+    sets: Sequence[Descriptors], mean: NDArray[np.float64], values: NDArray[np.float64], count: int, asked: float | str
+) -> float:
+    """The share in [0, 1]; Ledoit and Wolf's is the mean squared error of the covariance over its distance from a multiple of I."""
+    if asked != "ledoit-wolf":
+        if not isinstance(asked, (int, float)) or not 0 <= asked <= 1:
+            raise InvalidInputError(f"shrinkage must be a share in [0, 1], or 'ledoit-wolf'; got {asked!r}.")
+        return float(asked)
+    norms = (((block.astype(np.float64) - mean) ** 2).sum(axis=1) for one in sets for block in one.blocks())
+    fourth = sum(float(norm @ norm) for norm in norms)
+    squares = float(values @ values)
+    error = (fourth / count - squares) / count
+    distance = squares - float(values.sum()) ** 2 / len(mean)
+    return min(max(error / distance, 0.0), 1.0) if distance > 0 else 1.0
 
 
 def _signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
