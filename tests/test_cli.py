@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from covis.scores import Scores
 from covis.whitening import fit_whitening
 
 COMMANDS = [
-    "check", "compare", "convert", "demo", "evaluate", "extract", "index", "label", "ls", "run", "search", "train", "whiten", "world",
+    "check", "compare", "convert", "demo", "evaluate", "extract", "index", "label", "latent", "ls", "run", "search", "split", "sweep",
+    "train", "whiten", "world",
 ]  # fmt: skip
 
 
@@ -68,7 +70,10 @@ def test_defaults_are_those_of_the_functions(command: str, function: object) -> 
     shared = 0
     for name, parameter in inspect.signature(function).parameters.items():
         if name in options and name != "out" and parameter.default is not inspect.Parameter.empty:
-            assert options[name] == parameter.default, name
+            given = options[name]
+            if given is not None:  # a list that is not given leaves the function's default
+                number = isinstance(given, str) and isinstance(parameter.default, float)
+                assert (float(given) if number else given) == parameter.default, name
             shared += 1
     assert shared >= 2
 
@@ -125,19 +130,19 @@ def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
 
 def test_every_verb_in_turn(tiny_world: Path, tiny_run: Path, tmp_path: Path) -> None:
     """label, extract, whiten, index, search, evaluate: each reads what the one before wrote."""
-    scene = tiny_world / "test-00"
+    scene = tiny_world / "cph"
     labels = tmp_path / "labels.npz"
-    done = covis("label", scene, "--out", labels, "--reach", 30, "--relative-tolerance", 0.05, "--step", 2, "--json")
+    done = covis("label", scene, "--out", labels, "--reach", 60, "--relative-tolerance", 0.05, "--step", 2, "--json")
     said = json.loads(done.stdout)[str(labels)]
     assert said["queries"] == len(Labels.load(labels).query_names)
-    assert said["parameters"]["reach"] == 30
+    assert said["parameters"]["reach"] == 60
     assert "queries without a positive" in done.stderr
 
     covis("extract", scene, "--model", tiny_run / "train" / "model", "--out", tmp_path / "d")
     covis("whiten", tmp_path / "d", "--dim", 4, "--out", tmp_path / "w")
-    covis("index", tmp_path / "w" / "test-00" / "database", "--out", tmp_path / "index")
-    covis("search", tmp_path / "index", tmp_path / "w" / "test-00" / "queries", "--out", tmp_path / "r.npz")
-    covis("search", tmp_path / "index", tmp_path / "w" / "test-00" / "queries", "--out", tmp_path / "r.txt")
+    covis("index", tmp_path / "w" / "cph" / "database", "--out", tmp_path / "index")
+    covis("search", tmp_path / "index", tmp_path / "w" / "cph" / "queries", "--out", tmp_path / "r.npz")
+    covis("search", tmp_path / "index", tmp_path / "w" / "cph" / "queries", "--out", tmp_path / "r.txt")
     ways = {"--rankings": tmp_path / "r.npz", "--predictions": tmp_path / "r.txt", "--descriptors": tmp_path / "w"}
     values = set()
     for number, (option, path) in enumerate(ways.items()):
@@ -172,11 +177,10 @@ def test_label_several_scenes_into_a_folder(tiny_world: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("given", [[], ["--rankings", "a.npz", "--descriptors", "d"]])
 def test_evaluate_takes_exactly_one_source(tiny_world: Path, tmp_path: Path, given: list[str]) -> None:
     labels = tmp_path / "labels.npz"
-    scene = read("7scenes", tiny_world / "test-00")[0]
+    scene = read("7scenes", tiny_world / "cph")[0]
     label_by_surface(scene.queries, scene.database, reach=30).save(labels)
     assert (
-        "Exactly one of"
-        in covis("evaluate", tiny_world / "test-00", "--labels", labels, "--out", tmp_path / "s.json", *given, code=1).stderr
+        "Exactly one of" in covis("evaluate", tiny_world / "cph", "--labels", labels, "--out", tmp_path / "s.json", *given, code=1).stderr
     )
 
 
@@ -255,6 +259,17 @@ def test_a_town_is_built_in_each_layout_checked_and_labelled(layout: str, tmp_pa
     assert "cph" in {file.stem for file in files}
     for file in files:
         assert Labels.load(file).matrix.nnz > 50
+
+
+def test_a_demo_without_the_ray_caster_names_the_extra(tmp_path: Path) -> None:
+    """Its processes are new ones, so that the library must be missing for them too."""
+    (tmp_path / "embreex.py").write_text("raise ImportError('not installed')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "covis", "demo", "--out", "d"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "pip install covis[world]" in done.stderr.splitlines()[-1]
 
 
 def test_a_town_of_another_kind_is_refused(tmp_path: Path) -> None:

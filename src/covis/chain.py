@@ -326,7 +326,7 @@ class _Chain:
     def _read(self, split: str) -> list[Scene]:
         settings = self.recipe.data
         pattern, named = getattr(settings, split), getattr(settings, f"{split}_split")
-        scenes = [scene for scene in read(settings.layout, self.data, split=named, **settings.options) if fnmatchcase(scene.name, pattern)]
+        scenes = [scene for scene in read(settings.layout, self.data, split=named, **settings.options) if chosen(scene.name, pattern)]
         if not scenes:
             raise InvalidInputError(
                 f"{self.data} must hold a scene with a {named} split whose name fits {pattern!r}; it holds none. "
@@ -379,6 +379,17 @@ class _Chain:
         self.steps.do("whiten", {"whiten": to_table(settings), "after": self.steps.after("extract-trained")}, make, made=[file])
         whiten = Whitening.load(file)
         return [(whiten(queries), whiten(database)) for queries, database in described]
+
+
+def chosen(name: str, pattern: str) -> bool:
+    """Whether a scene's name fits one of the shell patterns, separated by commas, and none that begins with `!`.
+
+    >>> [chosen(name, "*,!sf") for name in ("cph", "sf")]
+    [True, False]
+    """
+    patterns = [one.strip() for one in pattern.split(",")]
+    fits = [fnmatchcase(name, one) for one in patterns if not one.startswith("!")]
+    return any(fits) and not any(fnmatchcase(name, one[1:]) for one in patterns if one.startswith("!"))
 
 
 def _resolved(recipe: str | Path | Recipe, layout: str | None) -> Recipe:

@@ -12,7 +12,7 @@ class DataSettings:
 
     Attributes:
         layout: a name of `READERS`, or `module:function`.
-        train: a shell pattern of the names of the scenes that teach.
+        train: the scenes that teach: shell patterns of their names, separated by commas; one that begins with `!` takes out.
         val: of those that decide which model is kept (`[train.validate]`), of the split `val_split`.
         test: of those that are asked; empty where nothing is asked.
         train_split, val_split, test_split: the reader's split that each is taken from.

@@ -1,7 +1,8 @@
 """The command line: one subcommand a verb; it parses, calls, prints.
 
 Paths written go to stdout, talk and progress to stderr. Defaults are those of the functions; a test holds the two together.
-`data` has the commands on data sets and labels, `learning` those that need a network, `scoring` what judges.
+`data` has the commands on data sets and labels, `splitting` covis split, `learning` those that need a network, `models` those
+that convert one, `scoring` what judges, `studies` covis sweep and covis latent.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            print("covis: interrupted. world, extract, train, run and demo go on from here when they are started again.", file=sys.stderr)
+            say("covis: interrupted. world, extract, train, run, sweep and demo go on from here when they are started again.")
         raise
 
 

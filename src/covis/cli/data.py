@@ -110,8 +110,10 @@ def label(
         ),
     ] = None,
     overlap: Annotated[str | None, _view("iou or fraction; with surface also database-fraction (default iou).")] = None,
-    max_heading_difference: Annotated[float | None, _view("Pairs that turn further apart share nothing, degrees.")] = None,
-    panoramas: Annotated[str | None, _view("exclude, all-round or stop (default exclude).")] = None,
+    max_heading_difference: Annotated[float | None, _view("Pairs that turn further apart share nothing, degrees; by distance too.")] = None,
+    panoramas: Annotated[
+        str | None, _view("exclude, all-round or stop (default exclude); by distance keep or exclude (default keep).")
+    ] = None,
     without_heading: Annotated[str | None, _view("exclude, all-round or stop (default stop).")] = None,
     half: Annotated[float | None, _distance("Metres at which the similarity is 1/2 (default 25).")] = None,
     decay: Annotated[str | None, _distance("linear, exponential, or step (default linear).")] = None,
@@ -189,7 +191,8 @@ def ls(
     what: Annotated[
         str,
         typer.Argument(
-            help="aggregators, backbones, conditions, indexes, layouts, losses, metrics, protocols, recipes, rules, samplers or worlds.",
+            help="aggregators, backbones, conditions, indexes, layouts, losses, metrics, protocols, "
+            "recipes, rules, samplers, studies or worlds.",
             show_default=False,
         ),
     ],
@@ -208,6 +211,7 @@ def ls(
         "protocols": ("covis.protocols", "PROTOCOLS"),
         "recipes": ("covis.config", "recipe_names"),
         "rules": ("covis.labelling", "LABEL_RULES"),
+        "studies": ("covis.studies", "study_names"),
         "samplers": ("covis.pairs", "SAMPLERS"),
         "conditions": ("covis.town", "CONDITIONS"),
         "worlds": ("covis.town", "SURVEYS"),
@@ -219,6 +223,12 @@ def ls(
             if numbers := expected_numbers(recipe):
                 before, after = (numbers[arm]["recall@1"][0] for arm in ("untrained", "trained"))
                 typer.echo(f"{'':<16} measured: recall@1 {before} before training, {after} trained ({numbers['protocol']})")
+        return
+    if what == "studies":
+        from covis.studies import load_study, study_names
+
+        for study in study_names():
+            typer.echo(f"{study:<16} {load_study(study).description}")
         return
     import importlib
 

@@ -1,0 +1,208 @@
+"""Figures of studies: the metric of each arm, and distance against similarity. The only file that imports matplotlib.
+
+Figures are drawn on a canvas of their own: no window, no pyplot, and no setting of matplotlib's is changed.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from covis.errors import InvalidInputError, MissingExtraError
+from covis.files import atomic_path
+from covis.latent import Relation, target_distance
+from covis.reports.studies import Row, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT, HAIR = "#222831", "#6e7681", "#d0d7de"
+COLOURS = ("#1f6fb2", "#d1701a", "#2a8f5b", "#8a4fa3")
+DOTS_PER_INCH = 160
+MOST_COLUMNS = 4
+"""Of panels, beside each other."""
+
+
+def study_plot(summary: Summary, out: str | Path, *, axis: tuple[str, Mapping[str, float]] | None = None) -> Path:
+    """Draw each arm's mean with its interval, the seeds beside it as dots; returns the path of the PNG.
+
+    Args:
+        summary: the study's numbers.
+        out: the PNG.
+        axis: what a numeric axis is called, and where each arm stands on it; None: arms by name, in their order.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    groups = [[row for row in summary.rows if row.descriptor == name] for name in dict.fromkeys(row.descriptor for row in summary.rows)]
+    arms = list(dict.fromkeys(row.arm for row in summary.rows))
+    figure = _figure(7.2, 4.4) if axis else _figure(7.2, 1.25 + len(arms) * (0.34 + 0.2 * len(groups)))
+    axes = figure.add_subplot()
+    if axis is not None:
+        _numeric(axes, groups, summary.metric, axis)
+    else:
+        _by_name(axes, groups, arms, summary)
+    _title(figure, summary.title, f"{summary.facts}; bars: 95 % over queries, dots: seeds")
+    return _saved(figure, out)
+
+
+def latent_plot(relations: Mapping[str, Relation], out: str | Path, *, margins: Mapping[str, float | None] | None = None) -> Path:
+    """Draw the distances of descriptors by similarity, a panel for each set; returns the path of the PNG.
+
+    Args:
+        relations: name -> distances by similarity.
+        out: the PNG.
+        margins: name -> the margin τ of GCL's loss, whose target τ (1 − ψ) is drawn; None, or left out: no line.
+
+    Raises:
+        InvalidInputError: there is no panel to draw.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not relations:
+        raise InvalidInputError("A figure of the latent space needs descriptors; got none.")
+    rows = math.ceil(len(relations) / MOST_COLUMNS)
+    columns = math.ceil(len(relations) / rows)
+    figure = _figure(max(4.8, 0.6 + 2.5 * columns), 1.1 + 2.4 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for number, (axes, (name, one)) in enumerate(zip(grid, relations.items(), strict=False)):
+        _distances(axes, one, (margins or {}).get(name))
+        axes.set_title(
+            f"{_wrapped(name, 30)}\nSpearman {'-' if math.isnan(one.spearman) else f'{one.spearman:+.3f}'}",
+            fontsize=9,
+            color=INK,
+            loc="left",
+        )
+        if number % columns == 0:
+            axes.set_ylabel("distance", fontsize=9, color=INK)
+        if number + columns >= len(relations):
+            axes.set_xlabel("similarity ψ", fontsize=9, color=INK)
+            axes.tick_params(labelbottom=True)
+    for axes in grid[len(relations) :]:
+        axes.set_axis_off()
+    grid[0].set_ylim(bottom=0)
+    said = "median and quartiles by similarity; at 0: pairs that share nothing"
+    aimed = any(margin is not None for margin in (margins or {}).values())
+    _title(figure, "Distance against similarity", f"{said}; dashed: GCL's target τ (1 − ψ)" if aimed else said)
+    return _saved(figure, out)
+
+
+def _numeric(axes: Axes, groups: Sequence[Sequence[Row]], metric: str, axis: tuple[str, Mapping[str, float]]) -> None:
+    """The metric over a number."""
+    name, places = axis
+    span = max(places.values()) - min(places.values()) or 1.0
+    for number, rows in enumerate(groups):
+        colour, shift = COLOURS[number % len(COLOURS)], span * 0.012 * (number - (len(groups) - 1) / 2)
+        x = [places[row.arm] + shift for row in rows]
+        axes.plot(x, [row.metric.value for row in rows], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
+        for place, row in zip(x, rows, strict=True):
+            axes.plot([place] * 2, [row.metric.low, row.metric.high], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=3)
+            axes.plot(place, row.metric.value, "o", color=colour, markersize=7, zorder=4)
+            axes.plot([place + span * 0.012] * len(row.values), list(row.values.values()), ".", color=colour, alpha=0.6, markersize=4)
+        axes.plot([], [], "o-", color=colour, label=rows[0].descriptor)
+    axes.set_xticks(sorted(set(places.values())), [f"{value:g}" for value in sorted(set(places.values()))])
+    axes.set_xlabel(name, fontsize=10, color=INK)
+    axes.set_ylabel(metric, fontsize=10, color=INK)
+    _plain(axes, grid="y")
+    _legend(axes, groups)
+
+
+def _by_name(axes: Axes, groups: Sequence[Sequence[Row]], arms: Sequence[str], summary: Summary) -> None:
+    """The metric of each arm, from top to bottom."""
+    for number, rows in enumerate(groups):
+        colour, shift = COLOURS[number % len(COLOURS)], 0.3 * (number - (len(groups) - 1) / 2)
+        for row in rows:
+            y, one = arms.index(row.arm) + shift, row.metric
+            axes.plot([one.low, one.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=3)
+            axes.plot(one.value, y, "o", color=colour, markersize=6.5, zorder=4)
+            axes.plot(list(row.values.values()), [y + 0.11] * len(row.values), ".", color=colour, alpha=0.6, markersize=4, zorder=3)
+            said = "baseline" if row.arm == summary.baseline else row.verdict.partition(":")[0]
+            beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 7.5, "va": "center", "annotation_clip": False}
+            axes.annotate(f"{one.value:.3f}", (1.01, y), color=colour, **beside)
+            axes.annotate(said, (1.01, y), (24, 0), textcoords="offset points", color=_strength(said, colour), **beside)
+        axes.plot([], [], "o-", color=colour, label=rows[0].descriptor)
+        if base := [row.metric.value for row in rows if row.arm == summary.baseline]:
+            axes.axvline(base[0], color=colour, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
+    axes.set_yticks(range(len(arms)), [_wrapped(arm, 26) for arm in arms])
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_xlabel(summary.metric, fontsize=10, color=INK)
+    _plain(axes, grid="x")
+    axes.tick_params(axis="y", length=0, labelsize=9.5)
+    axes.spines["left"].set_visible(False)
+    _legend(axes, groups)
+
+
+def _strength(verdict: str, colour: str) -> str:
+    """What was told apart stands in colour."""
+    return colour if verdict.startswith(("higher", "lower")) else FAINT
+
+
+def _distances(axes: Axes, one: Relation, margin: float | None) -> None:
+    """Median and quartiles of the distance, at the mean similarity of each bin."""
+    shown = one.count[1:] > 0
+    x = one.similarity[1:][shown]
+    lower, median, upper = (values[1:][shown] for values in (one.lower, one.median, one.upper))
+    axes.fill_between(x, lower, upper, color=COLOURS[0], alpha=0.22, linewidth=0)
+    axes.plot(x, median, "o-", color=COLOURS[0], linewidth=1.6, markersize=3.5)
+    if one.count[0]:
+        axes.plot([0, 0], [one.lower[0], one.upper[0]], color=FAINT, linewidth=2.2, solid_capstyle="butt")
+        axes.plot(0, one.median[0], "s", color=FAINT, markersize=5)
+    if margin is not None:
+        ends = np.array([0.0, 1.0])
+        axes.plot(ends, target_distance(ends, margin=margin), color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xlim(-0.05, 1.05)
+    _plain(axes, grid="y")
+
+
+def _plain(axes: Axes, *, grid: str) -> None:
+    """Thin axes, and a faint grid along one of them."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(HAIR)
+    axes.tick_params(labelsize=9, color=HAIR, labelcolor=INK)
+    axes.set_axisbelow(True)
+    (axes.yaxis if grid == "y" else axes.xaxis).grid(visible=True, color=HAIR, linewidth=0.6)
+
+
+def _legend(axes: Axes, groups: Sequence[Sequence[Row]]) -> None:
+    if len(groups) > 1:
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(groups), frameon=False, fontsize=9, labelcolor=INK, borderaxespad=0.2
+        )
+
+
+def _title(figure: Figure, title: str, facts: str) -> None:
+    """What is shown, at the top left; what it was measured on below."""
+    figure.suptitle(_wrapped(title, round(12 * figure.get_figwidth())), x=0.01, ha="left", fontsize=11, color=INK, fontweight="bold")
+    figure.text(0.01, 0.005, _wrapped(facts, round(17 * figure.get_figwidth())), ha="left", va="bottom", fontsize=7.5, color=FAINT)
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure of so many inches, on a canvas of its own."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(f"Figures need the extra `plots`: pip install 'covis[plots]' ({error}).") from error
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0, 0.05, 1, 0.95), w_pad=0.06, h_pad=0.06)  # room for the line at the foot
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _saved(figure: Figure, out: str | Path) -> Path:
+    """The PNG, whole or not there; the same content gives the same bytes."""
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+    return Path(out)

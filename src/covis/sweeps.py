@@ -1,0 +1,298 @@
+"""Sweeps: the runs of a study one after another, each kept as a cell; what is done is skipped, what failed is named.
+
+OUT/study.toml                 the study, as it was run
+    <arm>/<seed>/              a run (covis.chain)
+    cells/<arm>/<seed>/        what it left (covis.cells): enough for all below
+    table.txt  table.csv       means, differences, verdicts
+    plot.png   latent.png      the metric of each arm; distance against similarity
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from covis import chain
+from covis.cells import Cell, read_log
+from covis.config import to_table, to_toml
+from covis.descriptors import Descriptors
+from covis.errors import CovisWarning, DamagedFileError, MissingExtraError, MissingFileError, OutputExistsError, SettingsDifferError
+from covis.files import digest, file_digest, read_json, write_text
+from covis.labels import Labels
+from covis.latent import Relation, averaged, relate
+from covis.losses import LOSSES
+from covis.protocols import protocol
+from covis.reports.plots import latent_plot, study_plot
+from covis.reports.studies import Summary, summarise
+from covis.reports.study_tables import study_csv, study_rows, study_text
+from covis.scores import Scores
+from covis.settings import Recipe
+from covis.steps import Say
+from covis.studies import Study, check_study, chosen, folder_name, load_study
+from covis.whitening import Whitening
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a sweep left behind.
+
+    Attributes:
+        out: the sweep's folder.
+        summary: the numbers; None where no cell is done.
+        failed: (arm, seed) -> why.
+        files: what was written: tables and, where the extra `plots` is installed, pictures.
+    """
+
+    out: Path
+    summary: Summary | None
+    failed: Mapping[tuple[str, int], str]
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        said = [f"failed: {arm}, seed {seed}: {message}" for (arm, seed), message in self.failed.items()]
+        return "\n".join([*([] if self.summary is None else [f"{study_text(self.summary)}\n"]), *said]).rstrip()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; NaN is None."""
+        failed = [{"arm": arm, "seed": seed, "message": message} for (arm, seed), message in self.failed.items()]
+        rows = [] if self.summary is None else study_rows(self.summary)
+        return {"out": str(self.out), "files": [str(file) for file in self.files], "rows": rows, "failed": failed}
+
+
+def sweep(
+    study: str | Path | Study,
+    data: str | Path,
+    *,
+    out: str | Path,
+    weights: str | Path | None = None,
+    layout: str | None = None,
+    seeds: Sequence[int] | None = None,
+    only: Sequence[str] | None = None,
+    overwrite: bool = False,
+    say: Say = lambda _: None,
+) -> StudyResult:
+    """Run every arm of a study with every seed, and compare them: a table, and pictures.
+
+    Everything is checked before the first run. A sweep that was killed goes on where it was; one whose cells are all
+    done only draws the results again, in seconds, and needs neither data nor run folders. A run that fails is recorded with its
+    message, and the rest goes on; it is tried again by the next call.
+
+    Args:
+        study: the name of a shipped study, a TOML file, or a `Study`.
+        data: the data set's folder.
+        out: the sweep's folder.
+        weights: a local file with the backbone's weights.
+        layout: of the data, in place of the recipe's.
+        seeds: in place of the study's.
+        only: arms to run; the table shows all that are done. Default: all.
+        overwrite: run cells again whose settings differ.
+        say: takes a line of progress.
+
+    Raises:
+        SettingsDifferError: a cell was run with other settings, and `overwrite` is false.
+        CovisError: whatever is wrong with the study; a run's own failure is no error here.
+    """
+    plan = _planned(study if isinstance(study, Study) else load_study(study), seeds)
+    sweeping = _Sweep(plan, Path(data), Path(out), weights=weights, layout=layout, overwrite=overwrite, say=say)
+    arms = chosen(plan, only)
+    asked = [(arm, seed) for seed in plan.seeds for arm in arms]  # seed by seed: a sweep cut short still has every arm
+    open_cells = sweeping.open(asked)
+    write_text(sweeping.out / "study.toml", to_toml(replace(plan, folder="")))
+    failed: dict[tuple[str, int], str] = {}
+    for number, (arm, seed) in enumerate(open_cells, start=1):
+        say(f"[{number}/{len(open_cells)}] {arm}, seed {seed}")
+        cell = sweeping.run(arm, seed)
+        if cell.state == "failed":
+            failed[arm, seed] = cell.message
+        say(sweeping.told(cell))
+        if number < len(open_cells) and open_cells[number][1] != seed:
+            sweeping.write(pictures=False)  # what is known after each seed
+    summary, files = sweeping.write(pictures=True)
+    return StudyResult(sweeping.out, summary, failed, tuple(files))
+
+
+class _Sweep:
+    """A study that is being run: its recipes, its folders, its cells."""
+
+    def __init__(
+        self, study: Study, data: Path, out: Path, *, weights: str | Path | None, layout: str | None, overwrite: bool, say: Say
+    ) -> None:
+        self.study, self.data, self.out, self.weights, self.overwrite, self.say = study, data, out, weights, overwrite, say
+        if out.exists() and not out.is_dir():
+            raise OutputExistsError(f"A sweep's --out must be a folder; {out} is a file. Choose another.")
+        self.recipes = check_study(study, weights=weights, layout=layout)
+        self.rule = protocol(study.judged_by())
+        self.heard: set[str] = set()
+        self.weights_digest = None if weights is None else file_digest(weights)
+
+    def open(self, asked: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        """The cells that are still to be run; refuses where one was run with other settings."""
+        left = []
+        for arm, seed in asked:
+            cell, settings = self.known(arm, seed), self.settings(arm, seed)
+            if cell is not None and cell.settings != settings and not self.overwrite:
+                raise SettingsDifferError(
+                    f"The cell {arm!r}, seed {seed}, in {self.out} was run with other settings: {_difference(cell.settings, settings)}. "
+                    "Choose another --out, or pass --overwrite to run it again."
+                )
+            if not (self.finished(arm, seed, cell)):
+                left.append((arm, seed))
+            else:
+                self.say(f"{arm}, seed {seed}: done before")
+        return left
+
+    def finished(self, arm: str, seed: int, cell: Cell | None) -> bool:
+        """Whether a cell is done, with these settings, and holds all that the study asks for."""
+        if cell is None or cell.state != "done" or cell.settings != self.settings(arm, seed):
+            return False
+        return all(name in cell.scores and cell.scores[name].protocol == self.rule for name in self.study.scores)
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        """All that a cell depends on, as plain values; the recipe's name and description do not count."""
+        recipe = to_table(self.recipe(arm, seed))
+        del recipe["name"], recipe["description"]
+        return {"recipe": _plain(recipe), "weights": self.weights_digest}
+
+    def recipe(self, arm: str, seed: int) -> Recipe:
+        """An arm's recipe with a seed."""
+        recipe = self.recipes[arm]
+        return replace(recipe, name=f"{self.study.name}: {arm}, seed {seed}", train=replace(recipe.train, seed=seed))
+
+    def folder(self, arm: str, seed: int) -> Path:
+        """Where a cell's files lie."""
+        return self.out / "cells" / folder_name(arm) / str(seed)
+
+    def known(self, arm: str, seed: int) -> Cell | None:
+        """The cell as it is on disk, None where it was not begun."""
+        folder = self.folder(arm, seed)
+        try:
+            return Cell.load(folder) if (folder / "cell.json").exists() else None
+        except (DamagedFileError, MissingFileError) as error:
+            raise type(error)(f"{error} Or remove {folder}: the cell {arm!r}, seed {seed}, is then run again.") from error
+
+    def run(self, arm: str, seed: int) -> Cell:
+        """Run one cell and keep what it left; of a failure the message."""
+        recipe, folder = self.recipe(arm, seed), self.out / folder_name(arm) / str(seed)
+        begun = Cell(arm, seed, self.settings(arm, seed), "begun")
+        begun.save(self.folder(arm, seed))
+        try:
+            chain.run(recipe, self.data, out=folder, weights=self.weights, arms=self.study.scores, overwrite=self.overwrite, say=self.hear)
+            cell = self.collected(begun, recipe, folder)
+        except SettingsDifferError as error:
+            raise SettingsDifferError(f"The cell {arm!r}, seed {seed}: {error}") from error
+        except Exception as error:  # whatever one run dies of, the night's other runs go on; the message is kept and said
+            cell = replace(begun, state="failed", message=f"{type(error).__name__}: {error}")
+        cell.save(self.folder(arm, seed))
+        return cell
+
+    def hear(self, text: str) -> None:
+        """Of what a run says only the warnings, each once."""
+        if text.startswith("warning") and text not in self.heard:
+            self.heard.add(text)
+            self.say(text)
+
+    def told(self, cell: Cell) -> str:
+        """A line on a cell."""
+        if cell.state == "failed":
+            return f"  failed: {cell.message}"
+        metric = self.study.metric
+        return f"  {metric} " + ", ".join(f"{one.metrics[metric].value:.3f} {name}" for name, one in cell.scores.items())
+
+    def collected(self, begun: Cell, recipe: Recipe, folder: Path) -> Cell:
+        """What a finished run left, as a cell."""
+        file = f"{self.rule.name.replace('/', '-')}.json"
+        scores = {name: Scores.load(folder / "scores" / name / file) for name in self.study.scores}
+        scenes = list(_contents(folder, "test"))
+        labels = [Labels.load(folder / "labels" / "test" / f"{scene}.npz") for scene in scenes]
+        training = read_log(folder / "train" / "log.csv", steps=recipe.train.steps, batch=recipe.train.batch)
+        data = {side: digest(_contents(folder, side)) for side in ("train", "test")}
+        latent = {name: relate(_described(folder, name, scenes), labels) for name in self.study.scores}
+        return replace(begun, state="done", scores=scores, latent=latent, training=training, data=data)
+
+    def write(self, *, pictures: bool) -> tuple[Summary | None, list[Path]]:
+        """Write tables, and pictures, of all cells that are done with the study's settings."""
+        known = [(arm, seed, self.known(arm, seed)) for arm in self.recipes for seed in self.study.seeds]
+        cells = [cell for arm, seed, cell in known if cell is not None and self.finished(arm, seed, cell)]
+        if not cells:
+            return None, []
+        study = self.study
+        summary = summarise(
+            cells,
+            arms=list(self.recipes),
+            baseline=study.compared_with(),
+            metric=study.metric,
+            descriptors=study.scores,
+            also=study.also,
+            title=f"{study.name}: {study.description}" if study.description else study.name,
+            recipe=study.recipe,
+        )
+        missing = [f"{arm}, seed {seed}" for arm, seed, cell in known if not self.finished(arm, seed, cell)]
+        if missing:
+            summary = replace(summary, notes=(*summary.notes, f"Not in the table, for they are not done: {'; '.join(missing)}."))
+        files = [write_text(self.out / "table.txt", f"{study_text(summary)}\n"), write_text(self.out / "table.csv", study_csv(summary))]
+        if pictures:
+            files += self.draw(summary, cells)
+        return summary, files
+
+    def draw(self, summary: Summary, cells: Sequence[Cell]) -> list[Path]:
+        """The two pictures; none, and a warning, where the extra is not installed."""
+        shown = next(name for name in ("trained", *self.study.scores) if name in self.study.scores)
+        latent: dict[str, Relation] = {}
+        for arm in self.recipes:
+            if members := [cell.latent[shown] for cell in cells if cell.arm == arm]:
+                latent[arm] = averaged(members)
+        margins = {arm: _margin(self.recipes[arm]) for arm in latent if shown == "trained"}
+        try:
+            return [
+                study_plot(summary, self.out / "plot.png", axis=self.study.axis()),
+                latent_plot(latent, self.out / "latent.png", margins=margins),
+            ]
+        except MissingExtraError as error:
+            warnings.warn(f"The study's pictures are not drawn: {error}", CovisWarning, stacklevel=2)
+            return []
+
+
+def _planned(study: Study, seeds: Sequence[int] | None) -> Study:
+    return study if seeds is None else replace(study, seeds=tuple(seeds))
+
+
+def _described(folder: Path, name: str, scenes: Sequence[str]) -> list[tuple[Descriptors, Descriptors]]:
+    """(queries, database) of each test scene; those that are whitened are made of the trained ones, as the run does."""
+    stored = folder / "descriptors" / ("trained" if name == "whitened" else name)
+    sides = [(Descriptors.load(stored / scene / "queries"), Descriptors.load(stored / scene / "database")) for scene in scenes]
+    if name != "whitened":
+        return sides
+    whiten = Whitening.load(folder / "whitening.npz")
+    return [(whiten(queries), whiten(database)) for queries, database in sides]
+
+
+def _margin(recipe: Recipe) -> float | None:
+    """The margin of GCL's loss; other losses ask for no distance in between."""
+    if recipe.train.loss != "gcl":
+        return None
+    return float(recipe.train.loss_options.get("margin", inspect.signature(LOSSES["gcl"]).parameters["margin"].default))
+
+
+def _contents(folder: Path, side: str) -> dict[str, Any]:
+    """Scene -> digests of its images and their files, as the run's record of reading has them."""
+    contents: dict[str, Any] = read_json(folder / "steps" / f"read-{side}.json")["settings"]["contents"]
+    return contents
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON gives them back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _difference(before: Any, now: Any, path: str = "") -> str:
+    """What differs, with its keys: `recipe.train.steps 10 there, 20 now`."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return "; ".join(_difference(before.get(key), now.get(key), f"{path}.{key}" if path else key) for key in keys)
+    return f"{path} {before!r} there, {now!r} now"
