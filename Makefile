@@ -11,7 +11,7 @@ JOBS ?= auto
 
 .PHONY: demo test test-all check format bench clean
 
-demo: $(READY)  ## a street is built, labelled, learned, whitened and scored: a table and a picture, in demo/
+demo: $(READY)  ## towns are built, photographed, labelled, learned, whitened and scored: a table and a picture, in demo/
 	$(BIN)/covis demo --out demo
 
 test: check  ## lint, types, import rules, tests, and the wheel installed and run

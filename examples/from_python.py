@@ -1,7 +1,7 @@
 """The chain by hand, in Python: read, label, describe, whiten, search, score.
 
-covis world streets --preset tiny
-python examples/from_python.py streets
+covis world town --layout 7scenes --preset tiny
+python examples/from_python.py town
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from covis.settings import ModelSettings
 
 
 def main(folder: str) -> None:
-    scene = next(scene for scene in covis.read("7scenes", folder) if scene.name.startswith("test"))
-    labels = covis.label_by_surface(scene.queries, scene.database, reach=30.0, relative_tolerance=0.05, step=2)
+    scene, *_ = covis.read("7scenes", folder, split="test")
+    labels = covis.label_by_surface(scene.queries, scene.database, reach=60.0, relative_tolerance=0.05, step=2)
     print(labels.summary())
 
     model = PlaceModel(ModelSettings(backbone="resnet18", height=48, width=64), seed=0)  # random weights; covis.load(...) for trained ones

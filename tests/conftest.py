@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from covis.config import load_recipe
 from covis.datasets.seven_scenes import write_frame, write_splits
 from covis.errors import CovisError, DamagedFileError
-from covis.settings import Recipe
+from covis.settings import LabelSettings, Recipe
 
 settings.register_profile("covis", deadline=None, database=None, max_examples=40, suppress_health_check=list(HealthCheck))
 settings.load_profile("covis")
@@ -107,22 +107,30 @@ def full_disk():
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest streets, in the 7-Scenes layout."""
-    from covis.world import write_streets
+    """Three small towns in the 7-Scenes layout: trondheim and london teach, cph is asked."""
+    from covis.town import Outing, Survey, TownSettings, write_town
 
-    folder = tmp_path_factory.mktemp("streets")
-    write_streets(folder, preset="tiny", seed=3)
+    survey = Survey(
+        TownSettings(blocks=(1, 1), block=(60.0, 66.0)),
+        database=(Outing("day", 24, spacing=2.0),),
+        queries=(Outing("dusk", 16, spacing=3.0, lateral=-0.4),),
+        size=(48, 64),
+        train=2,
+        val=1,
+    )
+    folder = tmp_path_factory.mktemp("town")
+    write_town(folder, layout="7scenes", preset=survey, seed=3)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_recipe() -> Recipe:
     """A chain of seconds: it learns next to nothing, and goes through every step."""
-    recipe = load_recipe("street")
+    recipe = load_recipe("town")
     return replace(
         recipe,
         name="tiny",
-        label=replace(recipe.label, options={"reach": 30.0, "relative_tolerance": 0.05, "step": 2}),
+        label=LabelSettings("surface", {"reach": 60.0, "relative_tolerance": 0.05, "step": 2}),
         model=replace(recipe.model, height=24, width=32),
         train=replace(recipe.train, steps=12, batch=8, checkpoint_every=4),
         whiten=replace(recipe.whiten, dim=8),

@@ -50,7 +50,7 @@ def results(out: Path) -> dict[str, str]:
 
 def test_what_a_run_leaves(tiny_run: Path, tiny_world: Path) -> None:
     scores = {arm: Scores.load(tiny_run / "scores" / arm / "graded-0.5.json") for arm in chain.ARMS}
-    queries = sum(len(scene.queries) for scene in read("7scenes", tiny_world) if scene.name.startswith("test"))
+    queries = sum(len(scene.queries) for scene in read("7scenes", tiny_world))
     for arm, one in scores.items():
         assert len(one.queries) == queries
         metric = one.metrics["recall@1"]
@@ -114,7 +114,7 @@ def test_overwrite_trains_again(tiny_run: Path, tiny_world: Path, tiny_recipe: R
 def noise_queries(data: Path) -> None:
     """Replace the pixels of every image that is asked by noise; positions stay."""
     random = np.random.default_rng(5)
-    for scene in (scene for scene in read("7scenes", data) if scene.name.startswith("test")):
+    for scene in read("7scenes", data):
         for row in range(len(scene.queries)):
             with Image.open(scene.queries.path(row)) as image:
                 shape = (image.height, image.width, 3)
@@ -136,7 +136,7 @@ def test_no_evaluated_query_enters_training_or_whitening(tiny_run: Path, tiny_wo
 
 
 def test_a_query_that_would_teach_is_refused(tiny_world: Path) -> None:
-    asked = next(scene for scene in read("7scenes", tiny_world) if scene.name == "test-00")
+    (asked,) = read("7scenes", tiny_world)
     check_no_leak([Scene("t", "train", asked.database, asked.database)], [asked])
     with pytest.raises(LeakError, match="seq-02"):
         check_no_leak([Scene("t", "train", asked.queries, asked.queries)], [asked])
@@ -144,20 +144,20 @@ def test_a_query_that_would_teach_is_refused(tiny_world: Path) -> None:
 
 def test_the_chain_refuses_a_leak(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    shutil.copytree(tiny_world / "test-00", data / "test-00")
-    (data / "test-00" / "TrainSplit.txt").write_text("sequence1\nsequence2\n")
-    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, train="test-*"))
-    with pytest.raises(LeakError, match="is asked in scene 'test-00' and teaches"):
+    shutil.copytree(tiny_world / "cph", data / "cph")
+    (data / "cph" / "TrainSplit.txt").write_text("sequence1\nsequence2\n")
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, train="cph"))
+    with pytest.raises(LeakError, match="is asked in scene 'cph' and teaches"):
         run(recipe, data, out=tmp_path / "run")
 
 
 def test_train_with_given_labels(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
-    scenes = [scene for scene in read("7scenes", tiny_world, split="train") if scene.name.startswith("train")]
+    scenes = [scene for scene in read("7scenes", tiny_world, split="train") if scene.name in ("london", "trondheim")]
     for scene in scenes:
-        label_by_surface(scene.queries, scene.database, reach=20, step=8).save(tmp_path / "labels" / f"{scene.name}.npz")
+        label_by_surface(scene.queries, scene.database, reach=20, step=4).save(tmp_path / "labels" / f"{scene.name}.npz")
     model = train(tiny_recipe, tiny_world, out=tmp_path / "run", labels=tmp_path / "labels")
     assert model.history["labels"][0]["parameters"]["reach"] == 20
-    with pytest.raises(MissingFileError, match=r"train-00\.npz"):
+    with pytest.raises(MissingFileError, match=r"london\.npz"):
         train(tiny_recipe, tiny_world, out=tmp_path / "other", labels=tmp_path)
 
 
@@ -231,8 +231,7 @@ def test_other_photographs_after_a_kill_are_not_resumed(tiny_world: Path, tiny_r
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(to_toml(replace(tiny_recipe, train=replace(tiny_recipe.train, steps=400))))
     assert kill_when(start(recipe, data, out), (out / "train" / "last.ckpt").exists)
-    image = read("7scenes", data, split="train")[1].database.path(0)
-    assert "train-" in str(image)
+    image = next(scene for scene in read("7scenes", data, split="train") if scene.name == "london").database.path(0)
     Image.new("RGB", (64, 48), (200, 10, 10)).save(image)
     with pytest.raises(SettingsDifferError, match="the data, or an earlier step, is another"):
         run(tiny_recipe, data, out=out)
@@ -292,9 +291,9 @@ def test_a_file_as_out_is_refused(tiny_world: Path, tiny_recipe: Recipe, tmp_pat
 
 
 def broken(data: Path, what: str) -> str:
-    """Spoil one file of a data set; returns what the error must name."""
-    frame = data / "train-00" / "seq-01" / "frame-000003"
-    colour, depth, pose = (frame.with_name(f"{frame.name}.{kind}") for kind in ("color.png", "depth.png", "pose.txt"))
+    """Spoil a data set; returns what the error must name."""
+    frame = data / "london" / "seq-01" / "frame-000003"
+    colour, depth, pose = (frame.with_name(f"{frame.name}.{kind}") for kind in ("color.jpg", "depth.png", "pose.txt"))
     if what == "missing image":
         colour.unlink()
         return "frame-000003"
@@ -310,17 +309,15 @@ def broken(data: Path, what: str) -> str:
         words = pose.read_text().split()
         pose.write_text(" ".join(["nan", *words[1:]]))
         return "frame-000003"
-    if what == "truncated image":
-        colour.write_bytes(colour.read_bytes()[:400])
-        return colour.name
+    if what in ("truncated image", "no image"):  # all of them: which ones a few steps draw, and so decode, is chance
+        for image in colour.parent.glob("*.color.jpg"):
+            image.write_bytes(image.read_bytes()[:400] if what == "truncated image" else b"this is no image")
+        return r"london/seq-01/frame-0000\d\d\.color\.jpg"
     if what == "truncated depth":
         depth.write_bytes(depth.read_bytes()[:200])
         return depth.name
-    if what == "no image":
-        colour.write_text("this is no image")
-        return colour.name
     assert what == "duplicate"
-    shutil.copy(colour, colour.with_suffix(".jpg"))
+    shutil.copy(colour, colour.with_suffix(".png"))
     return "frame-000003"
 
 
@@ -340,11 +337,11 @@ def test_bad_input_is_one_error_of_ours(tiny_world: Path, tiny_recipe: Recipe, t
 @pytest.mark.parametrize(
     "file",
     [
-        "labels/train/train-00.npz",
+        "labels/train/london.npz",
         "untrained/weights.safetensors",
         "train/model/model.json",
         "whitening.npz",
-        "rankings/trained/test-00.npz",
+        "rankings/trained/cph.npz",
     ],
 )
 @pytest.mark.parametrize("how", ["truncated", "foreign"])
@@ -360,8 +357,8 @@ def test_a_damaged_file_of_the_run_is_named(
 
 
 def test_no_scene_fits_the_pattern(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="town-"):
-        run(replace(tiny_recipe, data=replace(tiny_recipe.data, train="town-*")), tiny_world, out=tmp_path / "run")
+    with pytest.raises(InvalidInputError, match="village-"):
+        run(replace(tiny_recipe, data=replace(tiny_recipe.data, train="village-*")), tiny_world, out=tmp_path / "run")
 
 
 # -- the shipped recipes ------------------------------------------------------------------------------------------
@@ -372,9 +369,14 @@ def test_a_shipped_recipe_reads_and_says_what_it_is(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.description
-    numbers = expected_numbers(name)
-    assert numbers["protocol"] == recipe.evaluate.protocols[0]
-    assert set(numbers) == {"protocol", *chain.ARMS}
+    if numbers := expected_numbers(name):  # not every recipe's data can be had by everyone
+        assert numbers["protocol"] == recipe.evaluate.protocols[0]
+        assert set(numbers) == {"protocol", *chain.ARMS}
+
+
+@pytest.mark.parametrize("name", ["gcl-7scenes", "town"])
+def test_what_the_documents_show_is_recorded(name: str) -> None:
+    assert expected_numbers(name)["trained"]["recall@1"][0] > expected_numbers(name)["untrained"]["recall@1"][0]
 
 
 @pytest.mark.slow
@@ -411,7 +413,7 @@ def test_the_kitchen_in_a_few_steps(covis_data: Path, tmp_path: Path) -> None:
 def test_a_recipe_of_a_table_labelled_by_view(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
     """Another layout, another rule, and pairs that are left out: the search goes deeper, so that every k is known."""
     rows = ["name,x,y,heading,split,side,flag_panorama"]
-    for name, split in (("train-00", "train"), ("test-00", "test")):
+    for name, split in (("london", "train"), ("cph", "test")):
         (scene,) = [one for one in read("7scenes", tiny_world, split=split) if one.name == name]
         for side, images in (("database", scene.database), ("query", scene.queries)):
             if split == "train" and side == "query":

@@ -43,7 +43,7 @@ def test_shipped_recipes_load_and_come_back(tmp_path, name):
 
 
 def test_the_shipped_recipes():
-    assert {"gcl-7scenes", "street"} <= set(recipe_names())
+    assert {"gcl-7scenes", "town"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize(("toml", "said"), [

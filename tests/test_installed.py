@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+TOWN = """
+import covis
+from covis.town import Outing, Survey, TownSettings
+outings = {"database": (Outing("day", 6),), "queries": (Outing("dusk", 4),)}
+covis.write_town("town", layout="7scenes", preset=Survey(TownSettings(blocks=(1, 1)), size=(48, 64), val=1, **outings))
+"""
 
 
 def pip(*arguments: str) -> None:
@@ -34,9 +40,9 @@ def test_the_wheel_runs(tmp_path: Path) -> None:
     where = Path(run("-c", "import covis; print(covis.__file__)").strip())
     assert where.is_relative_to(site), "the checkout must not be what was imported"
     recipes = run("-m", "covis", "ls", "recipes")
-    assert "street" in recipes
+    assert "town" in recipes
     assert "gcl-7scenes" in recipes
     assert (site / "bin" / "covis").exists()
     assert (site / "covis" / "py.typed").exists()
-    run("-m", "covis", "world", "streets", "--layout", "streets", "--preset", "tiny", "--seed", "1")
-    assert "test-00.npz" in run("-m", "covis", "label", "streets", "--out", "labels", "--reach", "30", "--step", "8")
+    run("-c", TOWN)
+    assert "cph.npz" in run("-m", "covis", "label", "town", "--out", "labels", "--reach", "60", "--step", "4")

@@ -13,14 +13,14 @@ PUBLIC = [
     "Comparison", "Descriptors", "Images", "Labels", "Pairs", "Predictions", "Protocol", "Rankings", "Scene", "Scores", "__version__",
     "build_town", "check", "compare", "evaluate", "extract", "fit", "fit_whitening", "index", "join", "label_by_distance",
     "label_by_surface", "label_by_view", "load", "load_index", "protocol", "read", "retrieval_sheet", "run", "save", "train", "write",
-    "write_geojson", "write_streets", "write_town",
+    "write_geojson", "write_town",
 ]  # fmt: skip
 DATA_HALF = [
     "comparison", "config", "coordinates", "curves", "datasets", "datasets.checks", "datasets.drafts", "datasets.gcl", "datasets.gcl_h5",
     "datasets.msls", "datasets.photographs", "datasets.seven_scenes", "datasets.tables", "datasets.utm_names", "descriptors", "errors",
     "evaluation", "files", "geometry", "hits", "images", "intervals", "labelling", "labels", "lookup", "metrics", "neighbours", "pairs",
     "predictions", "protocols", "rankings", "rasters", "reports", "reports.geojson", "reports.sheets", "reports.tables", "scores",
-    "sectors", "sequences", "surfaces", "town", "truths", "whitening", "world",
+    "sectors", "sequences", "surfaces", "town", "truths", "whitening",
 ]  # fmt: skip
 
 

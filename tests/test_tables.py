@@ -176,6 +176,17 @@ def test_times_are_seconds_or_iso_8601(table):
         images(table("name,x,y,time\na.jpg,0,0,1609459200000\n"))
 
 
+def test_times_as_they_are_written(table):
+    text = "shot,x,y\n20201231_235959.jpg,0,0\n20210101_000000(0).jpg,1,0\n20210101_000001_edited.jpeg,2,0\n"
+    found = images(table(text), columns={"name": "shot", "time": "shot", "x": "x", "y": "y"}, time_format="%Y%m%d_%H%M%S*")
+    assert found.names[1] == "20210101_000000(0).jpg"
+    np.testing.assert_array_equal(found.time, np.array([-1, 0, 1]) + 1609459200)
+    zoned = images(table("name,x,y,time\na.jpg,0,0,1.1.2021 01:00 +0200\nb.jpg,1,0,\n"), time_format="%d.%m.%Y %H:%M %z")
+    np.testing.assert_array_equal(zoned.time, [1609459200 - 3600, np.nan])
+    numbers = images(table("name,x,y,time\na.jpg,0,0,2021\n"), time_format="%Y")  # not seconds since 1970
+    assert numbers.time.tolist() == [1609459200]
+
+
 def test_a_time_without_a_zone_is_utc_wherever_it_is_read(table, monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
@@ -285,6 +296,11 @@ FAULTS = [
     ("name,x,y,place\na.jpg,1,2,9223372036854775808\n", {}, DamagedFileError, ["line 2", "'place'", "64 bits"]),
     ("name,x,y,time\na.jpg,1,2,15:04\n", {}, DamagedFileError, ["line 2", "'time'", "ISO 8601", "15:04"]),
     ("name,x,y,time\na.jpg,1,2,2021-02-29\n", {}, DamagedFileError, ["line 2", "'time'"]),
+    ("name,x,y,time\na.jpg,1,2,12h\n", {"time_format": "%H:%M"}, DamagedFileError, ["line 2", "'time'", "'%H:%M'", "'12h'"]),
+    ("name,x,y,time\na.jpg,1,2,12h\n", {"time_format": "*"}, InvalidInputError, ["time_format", "strptime", "'*'"]),
+    ("name,x,y,time\na.jpg,1,2,12h\n", {"time_format": "%Y%Y"}, InvalidInputError, ["time_format", "'%Y%Y'"]),
+    ("name,x,y,time\na.jpg,1,2,12h\n", {"time_format": 5}, InvalidInputError, ["time_format", "5"]),
+    (PLAIN, {"time_format": "%Y"}, InvalidInputError, ["time_format", "a column of times"]),
     ("name,x,y,flag_night\na.jpg,1,2,perhaps\n", {}, DamagedFileError, ["line 2", "'flag_night'", "'perhaps'"]),
     ("name,x,y,fx,fy,cx,cy\na.jpg,1,2,0,1,1,1\n", {}, DamagedFileError, ["line 2", "'fx'", "focal"]),
     ("name,x,y,fx,fy\na.jpg,1,2,0,1\n", {}, InvalidInputError, ["cx, cy"]),
@@ -741,3 +757,5 @@ def test_the_real_campus(covis_data):
     assert np.ptp(scene.queries.xy, axis=0) == pytest.approx([315.8, 55.4], abs=0.1)
     forced = one(covis_data / "campus" / "gt.csv", header=False, columns=columns, zone="EPSG:32636")
     np.testing.assert_array_equal(forced.queries.xy, scene.queries.xy)
+    timed = one(covis_data / "campus" / "gt.csv", header=False, columns={**columns, "time": "1"}, time_format="%Y%m%d_%H%M%S*")
+    assert np.unique(timed.queries.time // 3600 % 24, return_counts=True)[1].tolist() == [204, 36, 451]

@@ -26,7 +26,7 @@ _WHERE = {
     "evaluate": "covis.evaluation",
     "extract": "covis.extraction",
     "build_town": "covis.town",
-    "fit": "covis.training",
+    "fit": "covis.training.fitting",
     "fit_whitening": "covis.whitening",
     "index": "covis.indexes",
     "join": "covis.truths",
@@ -43,7 +43,6 @@ _WHERE = {
     "train": "covis.chain",
     "write": "covis.datasets",
     "write_geojson": "covis.reports.geojson",
-    "write_streets": "covis.world",
     "write_town": "covis.town",
 }
 """The public names and where they live."""

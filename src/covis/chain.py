@@ -44,7 +44,7 @@ from covis.reports.tables import score_table
 from covis.scores import Scores
 from covis.settings import Recipe
 from covis.steps import Say, Steps
-from covis.training import fit
+from covis.training.fitting import fit
 from covis.truths import depth
 from covis.whitening import Whitening, fit_whitening
 

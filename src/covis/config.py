@@ -36,7 +36,7 @@ def recipe_names() -> list[str]:
 def expected_numbers(name: str) -> dict[str, Any]:
     """What a shipped recipe gave when it was measured: `protocol`, and for each arm metric -> [value, low, high]; empty if it was not.
 
-    >>> expected_numbers("street")["protocol"]
+    >>> expected_numbers("town")["protocol"]
     'graded/0.5'
     """
     file = resources.files("covis") / "recipes" / f"{name}.expected.toml"

@@ -10,7 +10,8 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, TypeAlias, get_args
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from covis.errors import InvalidInputError
-from covis.images import Images
 from covis.rasters import read_image
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[np.uint8] | Image.Image"
@@ -134,6 +134,15 @@ def normalize(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
     return pixels.to(mean.device, mean.dtype).div_(255).sub_(mean).div_(std)
 
 
+class ImageFiles(Protocol):
+    """A table of image files, by row; `Images` is one."""
+
+    def __len__(self) -> int: ...
+
+    def path(self, row: int) -> Path:
+        """Where an image lies."""
+
+
 class PixelStore:
     """The images of some scenes at the network's size, decoded when they are first asked for and kept as uint8.
 
@@ -154,7 +163,7 @@ class PixelStore:
 
     def __init__(
         self,
-        images: Sequence[Images],
+        images: Sequence[ImageFiles],
         height: int,
         width: int,
         *,

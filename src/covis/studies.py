@@ -292,7 +292,7 @@ def _check_names(recipe: Recipe) -> None:
 
 def _check_training(recipe: Recipe) -> None:
     """The settings of the training, as far as they can be judged without data."""
-    from covis.preflight import check_device, check_settings
+    from covis.training.preflight import check_device, check_settings
 
     check_settings(recipe.train)
     check_device(recipe.train)

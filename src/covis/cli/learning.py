@@ -28,15 +28,16 @@ from covis.errors import InvalidInputError
 
 
 @app.command()
-def demo(out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Of the streets.")] = 7, overwrite: Again = False) -> None:
-    """A street is built, labelled, learned, whitened and scored, in minutes: a table and a picture."""
-    from covis.chain import run as run_chain
+def demo(out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Of the towns.")] = 7, overwrite: Again = False) -> None:
+    """Towns are built, photographed, labelled, learned, whitened and scored, in minutes: a table and a picture (extra world)."""
     from covis.neighbours import cores
-    from covis.world import write_streets
+    from covis.town import write_town
 
-    say(f"photographing streets into {out / 'streets'}")
-    write_streets(out / "streets", preset="demo", seed=seed, workers=cores(), progress=say)
-    result = run_chain("street", out / "streets", out=out / "run", overwrite=overwrite, say=say)
+    say(f"photographing towns into {out / 'town'}")
+    write_town(out / "town", layout="7scenes", preset="demo", seed=seed, workers=cores(), progress=say)
+    from covis.chain import run as run_chain  # after the towns: where their extra is missing, that is said at once
+
+    result = run_chain("town", out / "town", out=out / "run", overwrite=overwrite, say=say)
     say(f"\n{result}\n")
     print_paths(result.out / "table.txt", result.picture)
 
@@ -114,25 +115,52 @@ def extract(
 def whiten(
     descriptors: Annotated[Path, typer.Argument(help="A folder of extract: <scene>/database and <scene>/queries.", show_default=False)],
     out: Out,
-    dim: Annotated[int, typer.Option(help="Dimensions to keep; 0: all that carry variance.")] = 0,
+    dim: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Dimensions to keep, as often as needed: several go to OUT/<dim>/; default: all that carry variance.", show_default=False
+        ),
+    ] = None,
     power: Annotated[float, typer.Option(help="1: unit variance, 0.5: its square root, 0: a rotation alone.")] = 1.0,
+    kind: Annotated[Literal["pca", "zca"], typer.Option(help="zca turns back and keeps all dimensions.")] = "pca",
+    shrinkage: Annotated[str, typer.Option(help="A share in [0, 1] towards equal variances, or ledoit-wolf, for few descriptors.")] = "0",
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Fit on the databases of these descriptors (training images), in place of those that are whitened.", show_default=False
+        ),
+    ] = None,
+    emulate_float16: Annotated[bool, typer.Option("--emulate-float16", help="Round vectors as the reference's script does.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Whiten descriptors by PCA fitted on the databases of all scenes: the same folders, and whitening.npz."""
+    """Whiten descriptors, fitted on the databases of all scenes: the same folders, and whitening.npz."""
+    from covis.config import parse_options
     from covis.descriptors import Descriptors
     from covis.files import check_absent
     from covis.whitening import fit_whitening
 
-    scenes = _described(descriptors)
-    sides = [side for scene in scenes for side in sorted(path for path in scene.iterdir() if (path / "header.json").is_file())]
-    for made in (out / "whitening.npz", *(out / side.relative_to(descriptors) for side in sides)):
+    sides = [side for scene in _described(descriptors) for side in sorted(scene.iterdir()) if (side / "header.json").is_file()]
+    dims = dim or [0]
+    folders = [out] if len(dims) == 1 else [out / str(one) for one in dims]
+    for made in (out / "whitening.npz", *(folder / side.relative_to(descriptors) for folder in folders for side in sides)):
         check_absent(made, overwrite=overwrite)
     if out.resolve() == descriptors.resolve():
         raise InvalidInputError(f"Whitened descriptors must go to another folder than those they are made of; got {out} for both.")
-    databases = [Descriptors.load(scene / "database") for scene in scenes]
-    fitted = fit_whitening(databases, dim=dim, power=power)
+    databases = [Descriptors.load(scene / "database") for scene in _described(fit or descriptors)]
+    fitted = fit_whitening(
+        databases,
+        dim=0 if 0 in dims else max(dims),
+        power=power,
+        kind=kind,
+        shrinkage=parse_options([f"shrinkage={shrinkage}"])["shrinkage"],
+        emulate_float16=emulate_float16,
+        fitted_on=f"database of {fit}" if fit else "database",
+    )
     for side in sides:
-        print_paths(fitted(Descriptors.load(side)).save(out / side.relative_to(descriptors), overwrite=overwrite))
+        whole = Descriptors.load(side)
+        cut = [fitted(whole)] if len(dims) == 1 else fitted.each(whole, [one or fitted.dim for one in dims])
+        for folder, found in zip(folders, cut, strict=True):
+            print_paths(found.save(folder / side.relative_to(descriptors), overwrite=overwrite))
     fitted.save(out / "whitening.npz", overwrite=overwrite)
     say(f"fitted on the {fitted.history['fitted_on']}: {fitted.history['count']} descriptors, {fitted.dim} dimensions, power {power:g}")
     print_paths(out / "whitening.npz")

@@ -124,8 +124,8 @@ def _say(field: str) -> str:
     return f"Say which is which with the option columns, as columns = {{{field} = '…', …}}."
 
 
-def values(sheet: Sheet, found: Mapping[str, str]) -> dict[str, Any]:
-    """`Images`' columns, but for positions and poses.
+def values(sheet: Sheet, found: Mapping[str, str], *, time_format: str | None = None) -> dict[str, Any]:
+    """`Images`' columns, but for positions and poses; `time_format` says how times are written, where not as usual.
 
     Raises:
         DamagedFileError: a cell is not what its column must hold.
@@ -136,7 +136,7 @@ def values(sheet: Sheet, found: Mapping[str, str]) -> dict[str, Any]:
         heading = sheet.numbers(found["heading"], empty=True)
         values["heading"] = np.where(heading == 360, 0.0, heading)
     if "time" in found:
-        values["time"] = time = sheet.times(found["time"])
+        values["time"] = time = sheet.times(found["time"], written=time_format)
         late = np.flatnonzero(np.abs(time) > _LATEST)
         if late.size:
             said = f"{time[late[0]]:.0f} s since 1970 is thousands of years away; are these milliseconds?"

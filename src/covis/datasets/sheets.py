@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -109,8 +110,17 @@ class Sheet:
         truths: NDArray[np.bool_] = texts.is_in([text for text, truth in _TRUTHS.items() if truth]).to_numpy().astype(np.bool_)
         return truths
 
-    def times(self, column: str) -> NDArray[np.float64]:
-        """(n,) seconds since 1970-01-01 UTC, NaN where empty: a number is seconds, other text ISO 8601 (UTC where it says no zone)."""
+    def times(self, column: str, *, written: str | None = None) -> NDArray[np.float64]:
+        """(n,) seconds since 1970-01-01 UTC, NaN where empty: a number is seconds, other text ISO 8601 (UTC where it says no zone).
+
+        With `written`, every cell is text in that format of `strptime`; a "*" at its end stands for whatever follows.
+        """
+        if written is not None:
+            cells = self._text(column).str.strip_chars()
+            parsed = {text: _parsed(text, written) for text in cells.unique().to_list()}
+            found: NDArray[np.float64] = np.array([parsed[text] for text in cells.to_list()], dtype=np.float64)
+            self.check(column, ~np.isnan(found) | (cells == "").to_numpy(), f"a time written as {written!r}")
+            return found
         dtype = self.frame[column].dtype
         if dtype in (pl.Date, pl.Datetime):
             moments: NDArray[np.float64] = self.frame[column].cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64).to_numpy()
@@ -322,9 +332,38 @@ def _after_lines(text: str, count: int) -> str:
     return text[start:]
 
 
+def is_time_format(written: object) -> bool:
+    """Whether a text is a format of `strptime` that says something: times written in it can be read back.
+
+    >>> is_time_format("%Y%m%d_%H%M%S*"), is_time_format("YYYYMMDD"), is_time_format("%Y%Y")
+    (True, False, False)
+    """
+    if not isinstance(written, str) or "%" not in written:
+        return False
+    written = written.removesuffix("*")
+    try:
+        datetime.strptime(datetime(2020, 12, 31, 23, 59, 58, tzinfo=UTC).strftime(written), written)
+    except (ValueError, re.error):  # a code twice is an error of the pattern that strptime makes
+        return False
+    return True
+
+
 def _seconds(text: str) -> float:
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return _since_1970(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         return float("nan")
+
+
+def _parsed(text: str, written: str) -> float:
+    shortest = 1 if written.endswith("*") else len(text)
+    for end in range(len(text), shortest - 1, -1):  # the longest beginning that is a time
+        try:
+            return _since_1970(datetime.strptime(text[:end], written.removesuffix("*")))
+        except (ValueError, OverflowError):
+            continue
+    return float("nan")
+
+
+def _since_1970(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

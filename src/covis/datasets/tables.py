@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from covis.datasets.columns import block, find_columns, poses, values
 from covis.datasets.drafts import EXAMPLES, Draft, Invalid, Missing, SceneDraft, files_present
 from covis.datasets.filing import Files, place_file
-from covis.datasets.sheets import Sheet, read_sheet
+from covis.datasets.sheets import Sheet, is_time_format, read_sheet
 from covis.errors import CovisWarning, InvalidInputError, MissingFileError
 from covis.files import atomic_path, check_absent
 from covis.geometry import check_rigid
@@ -49,6 +49,7 @@ class _Options:
     match: str
     pose: str | None
     within: float | None
+    time_format: str | None
     look: bool
 
     def __post_init__(self) -> None:
@@ -64,6 +65,7 @@ class _Options:
             ("match", self.match in ("name", "stem"), "'name' or 'stem'"),
             ("pose", self.pose in (None, "c2w", "w2c", "centre"), "'c2w', 'w2c' or 'centre'"),
             ("within", self.within is None or (_is_number(self.within) and self.within > 0), "metres above 0"),
+            ("time_format", self.time_format is None or is_time_format(self.time_format), "as of strptime, '%Y-%m-%d %H:%M:%S'"),
         )
         for name, holds, rule in rules:
             if not holds:
@@ -91,6 +93,7 @@ def read_table(
     match: Literal["name", "stem"] = "name",
     pose: PoseConvention | None = None,
     within: float | None = None,
+    time_format: str | None = None,
 ) -> list[Scene]:
     r"""Read a table of images as one scene, called as the table (without its suffix) or the folder.
 
@@ -120,6 +123,9 @@ def read_table(
             camera (rotation world-to-camera and its translation, as COLMAP); "centre": rotation world-to-camera, and
             the camera's position in the world (as Extended CMU Seasons). Metres; the quaternion has norm 1.
         within: metres; images farther than this from the median position are left out, with a warning that names them.
+        time_format: how times are written, in the codes of Python's `strptime`; a "*" at the end stands for whatever
+            follows; UTC where it says no zone. A time in the file's name is read from the column of names: columns =
+            {"name": "file", "time": "file"} and "%Y%m%d_%H%M%S*". Default: seconds since 1970 or ISO 8601.
 
     Returns:
         One scene; with the same images on both sides for a training split, and where nothing says which images ask.
@@ -153,6 +159,7 @@ def read_table(
         match=match,
         pose=pose,
         within=within,
+        time_format=time_format,
     )
     return [draft.scene(missing=missing, invalid=invalid) for draft in drafts]
 
@@ -173,6 +180,7 @@ def draft_table(
     match: Literal["name", "stem"] = "name",
     pose: PoseConvention | None = None,
     within: float | None = None,
+    time_format: str | None = None,
 ) -> list[SceneDraft]:
     """What a table says, for `read_table` and for checks; the options are those of `read_table` (`missing` only as "ignore").
 
@@ -183,7 +191,7 @@ def draft_table(
     """
     options = _Options(
         columns=columns, queries=queries, header=header, scale=scale, crs=crs, zone=zone,
-        images=images, match=match, pose=pose, within=within, look=missing != "ignore",
+        images=images, match=match, pose=pose, within=within, time_format=time_format, look=missing != "ignore",
     )  # fmt: skip
     name, paths = _tables(Path(root).absolute(), queries)
     if split == "train":
@@ -245,7 +253,7 @@ def write_table(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = F
             for side, images in sides.items():
                 root = images.root.absolute() if files == "none" else Path("images", side) if apart else Path("images")
                 if files != "none":
-                    _place(images, folder / root, files)
+                    place_images(images, folder / root, files)
                 replace(images, root=root).write(folder / f"{side}.csv")
     return [out / scene.name for scene in scenes]
 
@@ -310,13 +318,13 @@ def _draft(sheet: Sheet, found: Mapping[str, str], options: _Options) -> Draft:
     root, names = _placed(sheet, names, options)
     given = None if sheet.covis is None else sheet.covis.get("crs")
     frame = options.zone if "lat" in found else options.crs if options.crs is not None else given
-    for option, field, columns in (("crs", "x", "x and y"), ("zone", "lat", "lat and lon")):
+    for option, field, columns in (("crs", "x", "x and y"), ("zone", "lat", "lat and lon"), ("time_format", "time", "a column of times")):
         if getattr(options, option) is not None and field not in found:
             raise InvalidInputError(f"The option {option} is for tables with {columns}; {sheet.path} has none.")
     if given is not None and frame != given:
         raise InvalidInputError(f"The frame of {sheet.path} must be {given}, as its header says; the options say {frame}. Leave them out.")
     position = block(sheet, found, ("x", "y") if "x" in found else ("lat", "lon"), empty=True)
-    draft = Draft(root, names, sheet.path, values(sheet, found), crs=frame, lines=sheet.lines)
+    draft = Draft(root, names, sheet.path, values(sheet, found, time_format=options.time_format), crs=frame, lines=sheet.lines)
     draft.flags = {field.removeprefix("flag_"): sheet.truths(column) for field, column in found.items() if field.startswith("flag_")}
     if position is not None and "x" in found:
         draft.columns["xy"] = position * options.scale
@@ -413,7 +421,13 @@ def _sphere(degrees: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArra
         return metres
 
 
-def _place(images: Images, folder: Path, files: Files) -> None:
+def place_images(images: Images, folder: Path, files: Files) -> None:
+    """Put a table's images, depth and label maps under their own names into a folder, once each.
+
+    Raises:
+        InvalidInputError: a name leads out of the folder, or `files` is no policy.
+        MissingFileError: a file is not there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys((*images.names, *(images.depth or ()), *(images.segmentation or ()))):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:

@@ -189,8 +189,8 @@ SURVEYS: Mapping[str, Survey] = {
     "demo": Survey(
         TownSettings(blocks=(2, 2)),
         train=4, val=2,
-        database=(Outing("day", 150, spacing=1.5),),
-        queries=(Outing("dusk", 100, spacing=2.25, lateral=-0.4),),
+        database=(Outing("day", 150, spacing=3.0),),
+        queries=(Outing("dusk", 100, spacing=4.5, lateral=-0.4),),
         size=(96, 128),
     ),
     "small": Survey(
