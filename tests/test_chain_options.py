@@ -13,7 +13,7 @@ import pytest
 
 from covis.chain import ARMS, check_no_leak, run, train
 from covis.datasets import read
-from covis.errors import InvalidInputError, LeakError, UnknownNameError
+from covis.errors import CovisError, InvalidInputError, LeakError, UnknownNameError
 from covis.images import Scene
 from covis.labels import Labels
 from covis.models.checkpoints import load
@@ -99,3 +99,31 @@ def test_scenes_are_chosen_by_several_patterns(tiny_world: Path, tiny_recipe: Re
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(InvalidInputError, match=r"whose name fits '!cph'; it holds none"):
         train(replace(recipe, data=replace(recipe.data, train="!cph")), tiny_world, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"decay_every": 3}, r"decay_every, the steps between two decays"),
+        ({"batch": 7, "micro_batch": 2}, r"micro_batch must divide the batch"),
+        ({"loss_options": {"margni": 0.5}}, r"margni is none of margin"),
+        ({"sampler_options": {"batch": 3}}, r"batch is none of composition"),
+        ({"validate": ValidateSettings(protocol="radius/10", metric="recal@5")}, r"got 'recal@5'. Did you mean 'recall@5'"),
+    ],
+)
+def test_a_wrong_setting_is_found_before_anything_is_read(
+    tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    wrong = replace(tiny_recipe, train=replace(tiny_recipe.train, **change))  # type: ignore[arg-type]
+    for verb in (run, train):
+        with pytest.raises(CovisError, match=said):
+            verb(wrong, tiny_world, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_stopped_before_it_made_anything_can_be_corrected(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """A threshold that no similarity reaches is found only with the labels; the next call need not overwrite anything."""
+    wrong = replace(tiny_recipe, train=replace(tiny_recipe.train, sampler_options={"threshold": "0.5"}))
+    with pytest.raises(InvalidInputError, match=r"sampler 'graded' cannot work with the options \{'threshold': '0.5'\}"):
+        train(wrong, tiny_world, out=tmp_path / "run")
+    train(tiny_recipe, tiny_world, out=tmp_path / "run")

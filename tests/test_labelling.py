@@ -467,6 +467,13 @@ def test_headings_are_needed_where_they_are_compared():
         label_by_distance(images, images, max_heading_difference=270)
 
 
+def test_a_panorama_that_is_left_out_needs_no_heading():
+    images = Images("r", ["a.jpg", "b.jpg"], xy=np.zeros((2, 2)), heading=[10.0, np.nan], flags={"panorama": [False, True]})
+    assert label_by_distance(images, images, max_heading_difference=40, panoramas="exclude").excluded.nnz == 4
+    with pytest.raises(InvalidInputError, match=r"b\.jpg has none"):
+        label_by_distance(images, images, max_heading_difference=40)
+
+
 def test_panoramas_can_be_left_out_of_labels_by_distance():
     images = Images("r", ["a.jpg", "b.jpg", "c.jpg"], xy=np.zeros((3, 2)), flags={"panorama": [False, True, False]})
     kept, left = (label_by_distance(images, images, panoramas=how) for how in ("keep", "exclude"))

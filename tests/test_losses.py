@@ -158,12 +158,12 @@ def test_turning_space_changes_nothing() -> None:
     )
 
 
-@pytest.mark.parametrize("margin", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("margin", [0.0, -1.0, math.nan, math.inf, "0.5"])
 def test_a_margin_must_be_above_zero(margin: float) -> None:
     one = torch.zeros(1, 2)
-    with pytest.raises(InvalidInputError, match=r"margin must be above 0"):
+    with pytest.raises(InvalidInputError, match=r"margin must be a number above 0"):
         generalized_contrastive(one, one, torch.zeros(1), margin=margin)
-    with pytest.raises(InvalidInputError, match=r"margin must be above 0"):
+    with pytest.raises(InvalidInputError, match=r"margin must be a number above 0"):
         loss_floor(torch.zeros(1), margin=margin)
 
 

@@ -339,8 +339,8 @@ def training_labels():
     return made
 
 
-def describe(scene, rows):
-    return np.random.default_rng([7, scene]).normal(size=(30, 8))[rows].astype(np.float32)
+def describe(scene, queries, database):
+    return np.random.default_rng([7, scene]).normal(size=(30, 8))[np.r_[queries, database]].astype(np.float32)
 
 
 def made(name, labels=None, **options):

@@ -23,6 +23,7 @@ from covis.losses import generalized_contrastive, loss_floor
 from covis.models import checkpoints
 from covis.models.place import PlaceModel
 from covis.pairs import GradedSampler
+from covis.pixels import PixelStore
 from covis.settings import AugmentSettings, TrainSettings
 from covis.training import fitting as training
 from covis.training.fitting import fit
@@ -405,6 +406,28 @@ def test_a_scene_of_two_sides_teaches(model: PlaceModel, tmp_path: Path, setting
         similarity = labels.matrix.toarray()
         gaps.append(distance[similarity == 0].mean() - distance[similarity > 0.5].mean())
     assert gaps[1] > gaps[0] + 0.1
+
+
+def test_sides_that_share_names_are_told_apart(model: PlaceModel, tmp_path: Path) -> None:
+    """As where database/1.png and query/1.png show other things: mining describes each from its own folder."""
+    first, second = make_scene(tmp_path / "a", "s", seed=1)[0].queries, make_scene(tmp_path / "b", "s", seed=1)[0].queries
+    for row in range(len(second)):
+        Image.fromarray(np.full((32, 32, 3), 7, dtype=np.uint8)).save(second.path(row))
+    scene = Scene("s", "train", database=second, queries=first)
+    labels = dataclasses.replace(make_scene(tmp_path / "c", "s", seed=1)[1], excluded=None)
+    seen: list[float] = []
+    described = training.describe_rows
+
+    def watched(model: PlaceModel, store: PixelStore, number: int, rows: np.ndarray) -> np.ndarray:
+        pixels = store.take(np.full(len(rows), number), rows)
+        seen.extend((pixels == 7).all(dim=3).all(dim=2).all(dim=1).tolist())
+        return described(model, store, number, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "describe_rows", watched)
+        run(model, (scene, labels), tmp_path / "run", changed(**TRIPLETS, steps=2, batch=4))
+    assert 0 < sum(seen) < len(seen)  # both folders were looked at
+    assert seen[: len(seen) - sum(seen)] == [False] * (len(seen) - sum(seen))  # the queries first
 
 
 def test_what_diverges_is_named_by_the_file_of_its_side(model: PlaceModel, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from covis.config import load_recipe, to_table, to_toml
 from covis.datasets import read
@@ -45,7 +44,9 @@ from covis.scores import Scores
 from covis.settings import Recipe
 from covis.steps import Say, Steps
 from covis.training.fitting import fit
+from covis.training.preparation import start_from_data
 from covis.truths import depth
+from covis.verification import check_evaluation, check_learning
 from covis.whitening import Whitening, fit_whitening
 
 ARMS = {"tiny": "tiny grey image", "untrained": "before training", "trained": "trained", "whitened": "trained, whitened"}
@@ -109,6 +110,7 @@ def run(
     """
     chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), weights=weights, labels=None, overwrite=overwrite, say=say)
     check_evaluation(chain.recipe)
+    check_learning(chain.recipe, weights=weights)
     for arm in arms:
         resolve(arm, ARMS, what="arm")
     chain.train()
@@ -146,38 +148,10 @@ def train(
         CovisError: as in `run`.
     """
     chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), weights=weights, labels=labels, overwrite=overwrite, say=say)
+    check_learning(chain.recipe, weights=weights)
     model = chain.train()
     write_text(Path(out) / "recipe.toml", to_toml(chain.recipe))
     return model
-
-
-def check_evaluation(recipe: Recipe) -> None:
-    """Look at what a recipe says of whitening and evaluation, before an hour of training shows that it cannot be done.
-
-    Raises:
-        UnknownNameError: a protocol has no such name.
-        InvalidInputError: a value is out of its range, or nothing is asked.
-    """
-    settings, whiten = recipe.evaluate, recipe.whiten
-    rules = [protocol(name) for name in settings.protocols]
-    if not rules or not recipe.data.test:
-        raise InvalidInputError(
-            f"The recipe {recipe.name!r} must name a protocol in [evaluate] and the scenes that are asked in [data] test."
-        )
-    for rule in rules:
-        if rule.scope != "scene" or rule.windows != (1, 1):
-            raise InvalidInputError(
-                f"A recipe's protocols must search each scene alone, image to image; {rule.name} does not. Evaluate the run's descriptors "
-                "under it afterwards (covis evaluate --descriptors)."
-            )
-    if whiten.dim < 0 or not 0 <= whiten.power <= 1:
-        raise InvalidInputError(f"[whiten] dim must be >= 0 (0: all) and power in [0, 1]; got {whiten.dim} and {whiten.power}.")
-    if settings.samples < 1 or settings.seed < 0 or settings.k < max(k for rule in rules for k in rule.ks):
-        needed = max(k for rule in rules for k in rule.ks)
-        raise InvalidInputError(
-            f"[evaluate] samples must be >= 1, the seed >= 0 and k >= {needed}, the protocols' largest; "
-            f"got {settings.samples}, {settings.seed} and {settings.k}."
-        )
 
 
 class _Chain:
@@ -215,9 +189,7 @@ class _Chain:
 
         def make() -> None:
             model = PlaceModel(settings, seed=self.recipe.train.seed, weights=self.weights)
-            if model.starts_from_data:
-                images = [scene.database.path(row) for scene in scenes for row in range(len(scene.database))]
-                model.initialise(images, seed=self.recipe.train.seed)
+            start_from_data(model, scenes, seed=self.recipe.train.seed)
             save(model, folder, overwrite=True)
 
         cards = {"model": to_table(settings), "weights": source, "seed": self.recipe.train.seed, "after": self.steps.after("read-train")}
@@ -235,8 +207,7 @@ class _Chain:
         folder = self.out / "train"
 
         def make() -> None:
-            more: Any = {"validation": validation} if validation else {}
-            fit(model, scenes, labels, self.recipe.train, out=folder, **more)
+            fit(model, scenes, labels, self.recipe.train, out=folder, validation=validation)
 
         settings = {"train": to_table(self.recipe.train), "after": self.steps.after("read-train", "label-train", "model", *after)}
         self.steps.do("train", settings, make, made=[folder / "model"], owned=[folder])

@@ -152,7 +152,8 @@ def label_by_distance(
     if panoramas not in ("keep", "exclude"):
         raise InvalidInputError(f"panoramas must be 'keep' or 'exclude'; got {panoramas!r}.")
     asked, searched = _positions(queries), _positions(database)
-    turned = None if max_heading_difference is None else _Turned(queries, database, max_heading_difference)
+    left_out = [_panoramas(images) & (panoramas == "exclude") for images in (queries, database)]
+    turned = None if max_heading_difference is None else _Turned(queries, database, max_heading_difference, left_out=left_out)
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     if len(asked) and len(searched):
         near = Neighbours(asked, searched, farthest[decay])
@@ -169,7 +170,6 @@ def label_by_distance(
     parameters: dict[str, Any] = {"half": half, "decay": decay} | ({"cut": cut} if decay == "exponential" else {})
     parameters |= {} if max_heading_difference is None else {"max_heading_difference": max_heading_difference}
     parameters |= {} if panoramas == "keep" else {"panoramas": panoramas}
-    left_out = [_panoramas(images) & (panoramas == "exclude") for images in (queries, database)]
     return Labels(
         sparse.csr_array((values, (rows, columns)), shape=(len(queries), len(database))),
         queries.names,
@@ -297,16 +297,17 @@ def _decayed(ratio: NDArray[np.float64], decay: str) -> NDArray[np.float64]:
 class _Turned:
     """Which pairs look in nearly the same direction."""
 
-    def __init__(self, queries: Images, database: Images, most: float) -> None:
+    def __init__(self, queries: Images, database: Images, most: float, *, left_out: Sequence[NDArray[np.bool_]]) -> None:
         if not 0 <= most <= 180:
             raise InvalidInputError(f"max_heading_difference must be degrees in [0, 180]; got {most}.")
         self.most = most
         self.headings = [_headings(images) for images in (queries, database)]
-        for images, heading in zip((queries, database), self.headings, strict=True):
-            if np.isnan(heading).any():
+        for images, heading, out in zip((queries, database), self.headings, left_out, strict=True):
+            unknown = np.isnan(heading) & ~out
+            if unknown.any():
                 raise InvalidInputError(
                     f"Every image in {images.root} must have a heading or a pose where headings are compared; "
-                    f"{images.names[int(np.isnan(heading).argmax())]} has none. Leave out max_heading_difference."
+                    f"{images.names[int(unknown.argmax())]} has none. Leave out max_heading_difference."
                 )
 
     def within(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.bool_]:

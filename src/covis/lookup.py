@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from covis.errors import InvalidInputError, UnknownNameError
@@ -36,8 +36,14 @@ def resolve(name: str, table: Mapping[str, T], *, what: str) -> T:
     raise UnknownNameError(f"There is no {what} called {name!r}. {suggest(name, table)}")
 
 
-def with_options(function: Callable[..., Any], options: Mapping[str, Any], *, what: str) -> Callable[..., Any]:
+def with_options(function: Callable[..., Any], options: Mapping[str, Any], *, what: str, given: Sequence[str] = ()) -> Callable[..., Any]:
     """The function, after a look that it takes these keyword arguments.
+
+    Args:
+        function: what the options are of.
+        options: keyword arguments.
+        what: it is, for the message.
+        given: arguments that are passed by the caller, and so are no options.
 
     Raises:
         InvalidInputError: it does not; the message names it and the options.
@@ -47,8 +53,11 @@ def with_options(function: Callable[..., Any], options: Mapping[str, Any], *, wh
     """
     try:
         inspect.signature(function).bind_partial(**options)
+        if taken := [name for name in options if name in given]:
+            raise TypeError(f"{', '.join(taken)} is not an option")
     except (TypeError, ValueError) as error:
         known = [name for name, one in inspect.signature(function).parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY]
+        known = [name for name in known if name not in given]
         unknown = [name for name in options if name not in known]
         reason = f"{', '.join(unknown)} is none of {', '.join(known)}" if unknown and known else str(error)
         raise InvalidInputError(

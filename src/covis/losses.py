@@ -5,6 +5,7 @@ An item is a pair, (D,) with (D,), or a list: a query's (D,) with its positive a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -155,8 +156,8 @@ def loss_floor(similarity: torch.Tensor, *, margin: float = 0.5) -> torch.Tensor
 
 
 def _check_margin(margin: float) -> None:
-    if not margin > 0:
-        raise InvalidInputError(f"The margin must be above 0; got {margin}.")
+    if not isinstance(margin, (int, float)) or not 0 < margin < math.inf:
+        raise InvalidInputError(f"The margin must be a number above 0; got {margin!r}.")
 
 
 def _shapes(*tensors: torch.Tensor) -> str:

@@ -56,6 +56,8 @@ class Steps:
             return
         record = self.out / "steps" / f"{name}.json"
         before, done = _stored(record)
+        if before is not None and not done and not any(path.exists() for path in _traces(owned or made)):
+            before = None  # it stopped before it made anything, as one with a wrong setting does
         if before not in (None, settings) and not self.overwrite:
             raise SettingsDifferError(
                 f"The step {name!r} in {self.out} was done, or begun, with other settings:\n{_difference(before, settings)}\n"
@@ -94,8 +96,13 @@ def _stored(record: Path) -> tuple[Any, bool]:
     return stored["settings"], stored.get("done") is True
 
 
+def _traces(paths: Sequence[Path]) -> list[Path]:
+    """The paths, and those of what is still being made."""
+    return [part for one in paths for part in (one, one.with_name(f".{one.name}.unfinished"))]
+
+
 def _remove(paths: Sequence[Path]) -> None:
-    for path in (part for one in paths for part in (one, one.with_name(f".{one.name}.unfinished"))):
+    for path in _traces(paths):
         if path.is_dir():
             shutil.rmtree(path)
         else:

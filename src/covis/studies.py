@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from covis.config import from_table, load_recipe, overlaid, to_table
-from covis.datasets import READERS
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, UnknownNameError
 from covis.files import read_text
-from covis.labelling import LABEL_RULES
-from covis.lookup import resolve, suggest, with_options
+from covis.lookup import resolve, suggest
 from covis.metrics import METRICS
 from covis.protocols import protocol
 from covis.settings import Recipe
@@ -210,7 +208,8 @@ def check_study(study: Study, *, weights: str | Path | None = None, layout: str 
     Raises:
         CovisError: what is wrong; the message names the arm.
     """
-    from covis.chain import ARMS, check_evaluation  # with the network: a study's file is read without
+    from covis.chain import ARMS  # with the network: a study's file is read without
+    from covis.verification import check_evaluation, check_learning, check_network
 
     if not study.scores or not set(study.scores) <= set(ARMS):
         raise InvalidInputError(f"The study {study.name!r} must score some of {', '.join(ARMS)}; got {list(study.scores)}.")
@@ -233,10 +232,9 @@ def check_study(study: Study, *, weights: str | Path | None = None, layout: str 
         try:
             check_evaluation(recipe)
             _check_asked_alike(recipe, first, first_name)
-            _check_names(recipe)
-            _check_training(recipe)
+            check_learning(recipe)
             if recipe.model not in built:
-                _check_network(recipe, weights)
+                check_network(recipe, weights=weights)
                 built.append(recipe.model)
         except CovisError as error:
             raise type(error)(f"The study {study.name!r}, arm {arm!r}: {error}") from error
@@ -272,37 +270,6 @@ def _check_asked_alike(recipe: Recipe, first: Recipe, name: str) -> None:
     for key in ("layout", "test", "test_split", "options"):
         if getattr(recipe.data, key) != getattr(first.data, key):
             raise InvalidInputError(f"What is asked must be the same in all arms; data.{key} differs from that of {name!r}.")
-
-
-def _check_names(recipe: Recipe) -> None:
-    """Resolve every name of a recipe, with its options."""
-    from covis.losses import LOSSES
-    from covis.models.aggregators import AGGREGATORS
-    from covis.pairs import SAMPLERS
-
-    if recipe.data.layout != "auto":
-        with_options(resolve(recipe.data.layout, READERS, what="layout"), recipe.data.options, what="layout")
-    for label in (recipe.label, recipe.train_label):
-        if label.rule:
-            with_options(resolve(label.rule, LABEL_RULES, what="label rule"), label.options, what="label rule")
-    with_options(resolve(recipe.train.loss, LOSSES, what="loss"), recipe.train.loss_options, what="loss")
-    with_options(resolve(recipe.train.sampler, SAMPLERS, what="sampler"), recipe.train.sampler_options, what="sampler")
-    with_options(resolve(recipe.model.aggregator, AGGREGATORS, what="aggregator"), recipe.model.aggregator_options, what="aggregator")
-
-
-def _check_training(recipe: Recipe) -> None:
-    """The settings of the training, as far as they can be judged without data."""
-    from covis.training.preflight import check_device, check_settings
-
-    check_settings(recipe.train)
-    check_device(recipe.train)
-
-
-def _check_network(recipe: Recipe, weights: str | Path | None) -> None:
-    """Build the network once: its name, its options, and that the weights fit."""
-    from covis.models.place import PlaceModel
-
-    PlaceModel(replace(recipe.model, pretrained=False), seed=0, weights=weights)
 
 
 def _shipped() -> Any:

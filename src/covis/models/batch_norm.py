@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from covis.errors import InvalidInputError
 from covis.models.place import PlaceModel
+from covis.settings import TrainSettings
 
-MODES = ("train", "eval", "paper")
+MODES: tuple[str, ...] = get_args(get_type_hints(TrainSettings)["bn_mode"])
 
 
 def set_batch_norm(model: PlaceModel, mode: Literal["train", "eval", "paper"]) -> None:

@@ -118,7 +118,7 @@ class PlaceModel(nn.Module):
     def describe_blocks(self, images: Sequence[ImageLike], *, batch: int = 32) -> Iterator[NDArray[np.float32]]:
         """What `describe` returns, `batch` rows at a time; the images ahead are decoded meanwhile."""
         for pixels in self._decoded(images, batch=batch):
-            with _evaluating(self), torch.inference_mode():
+            with evaluating(self), torch.inference_mode():
                 yield self(pixels).float().cpu().numpy()
 
     @property
@@ -149,7 +149,7 @@ class PlaceModel(nn.Module):
 
     def _features(self, images: Sequence[ImageLike], *, batch: int) -> Iterator[Features]:
         for pixels in self._decoded(images, batch=batch):
-            with _evaluating(self), torch.no_grad():
+            with evaluating(self), torch.no_grad():
                 features: Features = self.backbone(normalize(pixels, self.mean, self.std))
             yield features
 
@@ -179,7 +179,7 @@ def _aggregator(make: Callable[..., Any], settings: ModelSettings, backbone: Bac
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode; afterwards each in the mode it was in."""
     training = [module for module in model.modules() if module.training]
     model.eval()

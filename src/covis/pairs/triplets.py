@@ -7,7 +7,6 @@ Lifelong Place Recognition", CVPR 2020; before it NetVLAD, CVPR 2016.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -19,10 +18,9 @@ from covis.labels import TIE, Labels
 from covis.pairs.batches import Pairs, joined
 from covis.pairs.classes import POSITIVE, Classes
 
-Describe: TypeAlias = Callable[[int, NDArray[np.int64]], NDArray[np.float32]]
-"""`(scene, rows) -> (n, D)`: descriptors of images of a training scene by the network as it is now.
-
-Rows count the scene's queries, and on from there its database, where that is another table."""
+Describe: TypeAlias = Callable[[int, NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+"""`(scene, queries, database) -> (q + d, D)`: descriptors by the network as it is now, of these rows of the scene's queries, and
+then of these rows of its database."""
 
 BLOCK = 4_000_000
 """Distances that are in memory at once."""
@@ -49,8 +47,8 @@ class TripletSampler:
         labels: one a scene.
         batch: lists a batch.
         seed: of all draws.
-        describe: `(scene, rows) -> (n, D)` float32, descriptors of images of that scene: its queries, and on from there its
-            database where the two sides are different images.
+        describe: `(scene, queries, database) -> (q + d, D)` float32, descriptors of those rows of that scene's queries, and then
+            of those of its database. An image that is asked for on both sides need be described once.
         negatives: of each query.
         cache: queries a refresh.
         pool: random database images described a refresh.
@@ -60,10 +58,6 @@ class TripletSampler:
         margin: of `keep`, in the units of the distance.
         keep: "all" queries of a refresh, or only the "violating": those with a negative that is less than `margin`
             further than the positive, so that their triplet loss is above 0. Where none violates, all are kept.
-
-    Attributes:
-        mined_images: images described so far for mining alone.
-        mining_seconds: spent on it so far.
 
     Raises:
         InvalidInputError: `describe` is missing, no query has a positive and enough negatives, or a parameter is out of
@@ -75,7 +69,8 @@ class TripletSampler:
     >>> labels = Labels(sparse.csr_array([[0, 0.8, 0, 0], [0.8, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]), names, names, rule="by hand",
     ...     excluded=sparse.eye_array(4, format="csr"))
     >>> line = np.array([[0.0], [0.1], [0.5], [0.3]], dtype=np.float32)
-    >>> sampler = TripletSampler([labels], batch=2, seed=0, negatives=2, describe=lambda scene, rows: line[rows])
+    >>> described = lambda scene, queries, database: line[np.r_[queries, database]]
+    >>> sampler = TripletSampler([labels], batch=2, seed=0, negatives=2, describe=described)
     >>> pairs = next(sampler)
     >>> sorted(zip(pairs.query.tolist(), pairs.database.tolist()))
     [(0, [1, 3, 2]), (1, [0, 3, 2])]
@@ -113,7 +108,6 @@ class TripletSampler:
             raise InvalidInputError(f"keep must be 'all' or 'violating'; got {keep!r}.")
         self.batch, self.seed, self.negatives, self.cache, self.pool, self.positives = batch, seed, negatives, cache, pool, positives
         self.margin, self.keep = margin, keep
-        self.mined_images, self.mining_seconds = 0, 0.0
         self._describe = describe
         self._classes = Classes(labels, threshold=positive_threshold)
         self._scenes = [_Negatives(one, negative_threshold) for one in labels]
@@ -146,13 +140,11 @@ class TripletSampler:
 
     def state(self) -> dict[str, Any]:
         """Where the sampler is, and the lists mined last."""
-        mining = {"mined_images": self.mined_images, "mining_seconds": self.mining_seconds}
-        return {"refreshes": self._refreshes, "start": self._start, **mining, **self._lists}
+        return {"refreshes": self._refreshes, "start": self._start, **self._lists}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()` of a sampler with the same labels, seed and settings."""
         self._refreshes, self._start = int(state["refreshes"]), int(state["start"])
-        self.mined_images, self.mining_seconds = int(state["mined_images"]), float(state["mining_seconds"])
         scene, query, database = (np.array(state[name], dtype=np.int64) for name in ("scene", "query", "database"))
         self._hold(Pairs(scene, query, database, np.array(state["similarity"]), np.ones(len(query))) if len(query) else None)
 
@@ -164,7 +156,6 @@ class TripletSampler:
 
     def _mine(self, number: int) -> Pairs:
         """The lists of one refresh."""
-        begun = time.perf_counter()
         random = np.random.default_rng([self.seed, number, 1])
         rows = self._queries(number)
         scene, query = self._classes.scene[rows], self._classes.query[rows]
@@ -175,7 +166,6 @@ class TripletSampler:
             here = np.flatnonzero(scene == one)
             database[here], similarity[here], violating[here] = self._mine_scene(int(one), rows[here], len(here) / len(rows), random)
         kept = violating if self.keep == "violating" and violating.any() else np.ones(len(rows), dtype=bool)
-        self.mining_seconds += time.perf_counter() - begun
         return Pairs(scene[kept], query[kept], database[kept], similarity[kept], np.ones(int(kept.sum())))
 
     def _queries(self, number: int) -> NDArray[np.int64]:
@@ -193,15 +183,11 @@ class TripletSampler:
         owner, positive, positive_similarity = self._positives(rows, random)
         size = min(negatives.width, max(2 * self.negatives, round(self.pool * share)))
         pool = np.sort(random.choice(negatives.width, size, replace=False))
-        first_of_database = negatives.first_of_database
-        images = np.unique(np.concatenate([query, positive + first_of_database, pool + first_of_database]))
-        vectors = self._described(scene, images)
-        at = vectors[np.searchsorted(images, query)]
-        apart = np.linalg.norm(at[owner] - vectors[np.searchsorted(images, positive + first_of_database)], axis=1)
+        images = np.union1d(positive, pool)
+        at, vectors = self._described(scene, query, images)
+        apart = np.linalg.norm(at[owner] - vectors[np.searchsorted(images, positive)], axis=1)
         first = np.lexsort((apart, owner))[np.searchsorted(owner, np.arange(len(rows)))]  # owner ascends: each query's nearest
-        database, similarity, near = negatives.hardest(
-            query, at, pool, vectors[np.searchsorted(images, pool + first_of_database)], self.negatives
-        )
+        database, similarity, near = negatives.hardest(query, at, pool, vectors[np.searchsorted(images, pool)], self.negatives)
         for row in np.flatnonzero(database[:, -1] < 0):
             database[row], similarity[row] = negatives.filled(int(query[row]), database[row], similarity[row], random)
         return (
@@ -220,18 +206,21 @@ class TripletSampler:
         owner = np.repeat(np.arange(len(rows)), asked)
         return owner, *self._classes.take(rows[owner], np.full(len(owner), POSITIVE), np.concatenate(ranks))
 
-    def _described(self, scene: int, images: NDArray[np.int64]) -> NDArray[np.float64]:
-        found = np.asarray(self._describe(scene, images), dtype=np.float64)
-        if found.ndim != 2 or len(found) != len(images):
-            raise InvalidInputError(f"describe must give (n, D) descriptors for n rows; for {len(images)} rows it gave {found.shape}.")
+    def _described(
+        self, scene: int, queries: NDArray[np.int64], database: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The descriptors of these queries, and of these database images."""
+        found, rows = np.asarray(self._describe(scene, queries, database), dtype=np.float64), np.concatenate([queries, database])
+        if found.ndim != 2 or len(found) != len(rows):
+            raise InvalidInputError(f"describe must give (n, D) descriptors for n rows; for {len(rows)} rows it gave {found.shape}.")
         bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
         if bad.size:
+            side = "query" if bad[0] < len(queries) else "database image"
             raise TrainingDivergedError(
-                f"The descriptor of image {images[bad[0]]} of training scene {scene} is not finite, so nothing can be mined. "
+                f"The descriptor of {side} {rows[bad[0]]} of training scene {scene} is not finite, so nothing can be mined. "
                 "Lower the learning rate, or clip the gradient (gradient_clip = 1)."
             )
-        self.mined_images += len(images)
-        return found
+        return found[: len(queries)], found[len(queries) :]
 
 
 def _check_least(values: Mapping[str, float], bound: int) -> None:
@@ -244,7 +233,6 @@ class _Negatives:
     """Which database images of a scene are a query's negatives, and the hardest of them in a pool."""
 
     def __init__(self, labels: Labels, threshold: float) -> None:
-        self.first_of_database = 0 if labels.query_names == labels.database_names else len(labels.query_names)
         assert labels.excluded is not None
         barred = labels.matrix.copy()
         barred.data = (barred.data > threshold + TIE).astype(np.float64)

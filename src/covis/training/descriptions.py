@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import distributed
 
-from covis.models.place import PlaceModel
+from covis.models.place import PlaceModel, evaluating
 from covis.pixels import PixelStore
 
 AT_ONCE = 64
@@ -40,7 +39,7 @@ def describe_rows(model: PlaceModel, store: PixelStore, scene: int, rows: NDArra
     if not asked.size:
         return np.zeros((0, model.dim), dtype=np.float32)
     share = np.array_split(asked, _world())[_rank()]
-    with _evaluating(model), torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+    with evaluating(model), torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
         _agree(model)
         blocks = [model(pixels.to(model.device)).float() for pixels in _ahead(store, scene, share)]
         described = torch.cat(blocks) if blocks else torch.zeros((0, model.dim), device=model.device)
@@ -57,18 +56,6 @@ def _ahead(store: PixelStore, scene: int, rows: NDArray[np.int64]) -> Iterator[t
             pixels = waiting.pop().result()
             waiting = [pool.submit(store.take, np.full(len(block), scene), block) for block in blocks[number + 1 : number + 2]]
             yield pixels
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Every module in eval mode; afterwards each in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _agree(model: torch.nn.Module) -> None:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from covis.pairs import Pairs, Sampler
 from covis.pixels import PixelStore
 
-Describe: TypeAlias = Callable[[int, NDArray[np.int64]], NDArray[np.float32]]
-"""(scene, rows) -> (n, D): the descriptors of images of a training scene by the network as it is now."""
+DescribeRows: TypeAlias = Callable[[int, NDArray[np.int64]], NDArray[np.float32]]
+"""(scene, rows) -> (n, D): descriptors of the store's images of a scene by the network as it is now."""
 
 _POLL = 0.1  # seconds after which a waiting thread looks whether the feed was closed
 
@@ -108,7 +108,7 @@ class Feed:
         self,
         make_sampler: Callable[..., Sampler],
         store: PixelStore,
-        describe: Describe,
+        describe: DescribeRows,
         *,
         share: Share,
         first_of_database: Sequence[int] = (),
@@ -146,8 +146,10 @@ class Feed:
         self.waited += time.perf_counter() - begun - (self.mining - mining)
         return found
 
-    def _ask(self, scene: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the sampler calls; it also may while it is being made, before there is a thread."""
+    def _ask(self, scene: int, queries: NDArray[np.int64], database: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the sampler calls (`covis.pairs.triplets.Describe`); it also may while it is being made, before there is a thread."""
+        first = self._first_of_database[scene] if self._first_of_database.size else 0
+        rows = np.concatenate([queries, database + first])
         if threading.current_thread() is not self._thread:
             return self._answered(scene, rows)
         self._hand_out(_Request(scene, rows))
@@ -162,7 +164,7 @@ class Feed:
         begun = time.perf_counter()
         described = self._describe(scene, rows)
         self.mining += time.perf_counter() - begun
-        self.mined += len(described)
+        self.mined += len(np.unique(rows))
         return described
 
     def _work(self) -> None:

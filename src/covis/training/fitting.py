@@ -177,6 +177,7 @@ class _Siamese(pl.LightningModule):
         set_batch_norm(self.model, self.settings.bn_mode)
         if self.kept and self.kept.scaler:
             self.trainer.precision_plugin.load_state_dict(dict(self.kept.scaler))
+        self.kept = None  # all of it was taken over: a second copy of weights and moments is not kept
 
     def on_train_batch_start(self, _token: int, index: int) -> None:
         if index % self.parts == 0:

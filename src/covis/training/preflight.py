@@ -6,14 +6,15 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from covis.errors import InvalidInputError
+from covis.errors import CovisError, InvalidInputError
 from covis.images import Scene
 from covis.labels import Labels
 from covis.lookup import resolve, with_options
@@ -43,14 +44,7 @@ _LEAST = {
     "checkpoint_every": 1,
     "seed": 0,
 }
-_CHOICES = {
-    "optimizer": ("sgd", "adam", "adamw"),
-    "schedule": ("constant", "cosine", "step"),
-    "bn_mode": ("train", "eval", "paper"),
-    "precision": ("32", "bf16", "16"),
-    "accelerator": ("auto", "cpu", "gpu"),
-    "logger": ("csv", "tensorboard"),
-}
+_CHOICES = {name: get_args(hint) for name, hint in get_type_hints(TrainSettings).items() if get_origin(hint) is Literal}
 _BELOW_ONE = ("brightness", "contrast", "saturation")
 _UP_TO_ONE = ("grey", "noise", "erase")
 
@@ -77,7 +71,7 @@ def check(model: PlaceModel, scenes: Sequence[Scene], labels: Sequence[Labels], 
 
 def make_loss(settings: TrainSettings) -> Callable[..., torch.Tensor]:
     """The loss that the settings name, with its options."""
-    found = with_options(resolve(settings.loss, LOSSES, what="loss"), settings.loss_options, what="loss")
+    found = with_options(resolve(settings.loss, LOSSES, what="loss"), settings.loss_options, what="loss", given=("a", "b", "similarity"))
     return functools.partial(found, **settings.loss_options)
 
 
@@ -89,7 +83,8 @@ def make_floor(settings: TrainSettings) -> Callable[[torch.Tensor], torch.Tensor
 
 def make_sampler(labels: Sequence[Labels], settings: TrainSettings) -> Callable[..., Sampler]:
     """What makes the sampler that the settings name; it still takes `describe`."""
-    found = with_options(resolve(settings.sampler, SAMPLERS, what="sampler"), settings.sampler_options, what="sampler")
+    given = ("labels", "batch", "seed", "describe")
+    found = with_options(resolve(settings.sampler, SAMPLERS, what="sampler"), settings.sampler_options, what="sampler", given=given)
     return functools.partial(found, labels, batch=settings.batch, seed=settings.seed, **settings.sampler_options)
 
 
@@ -216,11 +211,12 @@ def _check_loss_and_sampler(model: PlaceModel, labels: Sequence[Labels], setting
     """Hold that the loss takes what the sampler draws: tried on one batch, with random descriptors."""
     random = np.random.default_rng(settings.seed)
 
-    def anything(_scene: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return random.standard_normal((len(rows), 4), dtype=np.float32)
+    def anything(_scene: int, queries: NDArray[np.int64], database: NDArray[np.int64]) -> NDArray[np.float32]:
+        return random.standard_normal((len(queries) + len(database), 4), dtype=np.float32)
 
-    loss = make_loss(settings)
-    pairs = next(make_sampler(labels, settings)(describe=anything))
+    loss, sampler = make_loss(settings), make_sampler(labels, settings)
+    with _said_of("sampler", settings.sampler, settings.sampler_options):
+        pairs = next(sampler(describe=anything))
     if len(pairs) != settings.batch:
         raise InvalidInputError(
             f"The sampler {settings.sampler!r} must draw batch = {settings.batch} items at once; it draws {len(pairs)}."
@@ -229,7 +225,8 @@ def _check_loss_and_sampler(model: PlaceModel, labels: Sequence[Labels], setting
     a, b = (torch.nn.functional.normalize(side, dim=-1) for side in (a, b))
     drawn = "lists (a query with one positive and several negatives)" if pairs.database.ndim == 2 else "pairs"
     try:
-        losses: Any = loss(a, b, torch.from_numpy(pairs.similarity).float())
+        with _said_of("loss", settings.loss, settings.loss_options):
+            losses: Any = loss(a, b, torch.from_numpy(pairs.similarity).float())
     except InvalidInputError as error:
         raise InvalidInputError(
             f"The loss {settings.loss!r} and the sampler {settings.sampler!r} do not go together, or an option is wrong: the sampler draws "
@@ -238,3 +235,14 @@ def _check_loss_and_sampler(model: PlaceModel, labels: Sequence[Labels], setting
     if not isinstance(losses, torch.Tensor) or losses.shape != (len(pairs),):
         found = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
         raise InvalidInputError(f"The loss {settings.loss!r} must give one value an item, ({len(pairs)},); it gives {found}.")
+
+
+@contextmanager
+def _said_of(what: str, name: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """An option of another type than it should be fails anywhere within; what is said names the options."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, CovisError) or not options:
+            raise
+        raise InvalidInputError(f"The {what} {name!r} cannot work with the options {dict(options)}; {error}.") from error

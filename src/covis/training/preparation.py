@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,10 +23,16 @@ def network(run: Run, kept: Checkpoint | None) -> PlaceModel:
     model = copy.deepcopy(run.model).train()
     if kept:
         model.load_state_dict(kept.weights)
-    elif model.starts_from_data:
-        files = [SceneFiles(scene) for scene in run.scenes]
-        model.initialise([one.path(row) for one in files for row in range(len(one))], seed=run.settings.seed)
+    else:
+        start_from_data(model, run.scenes, seed=run.settings.seed)
     return model
+
+
+def start_from_data(model: PlaceModel, scenes: Sequence[Scene], *, seed: int) -> None:
+    """Start an aggregator that needs it (NetVLAD) from the training images of both sides; for others nothing is done."""
+    if model.starts_from_data:
+        files = [SceneFiles(scene) for scene in scenes]
+        model.initialise([one.path(row) for one in files for row in range(len(one))], seed=seed)
 
 
 def leave_out_unused(model: PlaceModel) -> None:

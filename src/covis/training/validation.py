@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from covis.descriptors import Descriptors
-from covis.errors import CovisWarning, InvalidInputError, UnknownNameError
+from covis.errors import CovisWarning, InvalidInputError, TrainingDivergedError, UnknownNameError
 from covis.evaluation import evaluate
 from covis.images import Images, Scene
 from covis.indexes import index
@@ -65,8 +66,9 @@ class Judge:
         """The metric of the network as it is now; NaN where it is defined for no query.
 
         Raises:
-            InvalidInputError: a descriptor is not finite.
+            TrainingDivergedError: a weight, and so every descriptor, is not finite.
         """
+        _check_finite(model)
         described = [
             (self._side(model, 2 * number, scene.queries), self._side(model, 2 * number + 1, scene.database))
             for number, scene in enumerate(self._scenes)
@@ -112,21 +114,37 @@ def check_validation(validation: Validation, settings: ValidateSettings, *, trai
     """
     if not settings.protocol:
         return
-    rule = protocol(settings.protocol)
+    rule = check_judging(settings)
+    assert rule is not None
     if not validation:
         raise InvalidInputError(
             f"[train.validate] names the protocol {rule.name!r}, so there must be scenes to validate on; there are none. "
             "Give fit(validation=…), or leave the protocol empty."
         )
+    _check_metric(rule, settings, graded=all(labels is not None for _, labels in validation))
+    check_no_leak(training, [scene for scene, _ in validation])
+    answerable = [truth(scene, rule, labels).answerable.any() for scene, labels in validation]  # each scene is looked at
+    if not any(answerable):
+        names = ", ".join(scene.name for scene, _ in validation)
+        raise InvalidInputError(f"No validation query has a positive under {rule.name} in {names}: every model would be worth the same.")
+
+
+def check_judging(settings: ValidateSettings) -> Protocol | None:
+    """Look at all of it that can be judged without scenes; returns the protocol, None where there is none.
+
+    Raises:
+        UnknownNameError: there is no such protocol, or the protocol has no such metric.
+        InvalidInputError: `every` or `k` is out of its range, or the protocol compares windows of frames.
+    """
+    if not settings.protocol:
+        return None
+    rule = protocol(settings.protocol)
     if settings.every < 1 or settings.k < 1:
         raise InvalidInputError(f"[train.validate] every and k must be at least 1; got every = {settings.every}, k = {settings.k}.")
     if rule.windows != (1, 1):
         raise InvalidInputError(f"Validation compares image to image; the protocol {rule.name} compares windows of frames. Choose another.")
-    _check_metric(rule, settings, graded=all(labels is not None for _, labels in validation))
-    check_no_leak(training, [scene for scene, _ in validation])
-    if not any(truth(scene, rule, labels).answerable.any() for scene, labels in validation):
-        names = ", ".join(scene.name for scene, _ in validation)
-        raise InvalidInputError(f"No validation query has a positive under {rule.name} in {names}: every model would be worth the same.")
+    _check_metric(rule, settings, graded=True)
+    return rule
 
 
 def _check_metric(rule: Protocol, settings: ValidateSettings, *, graded: bool) -> None:
@@ -142,6 +160,15 @@ def _check_metric(rule: Protocol, settings: ValidateSettings, *, graded: bool) -
         raise InvalidInputError(
             f"[train.validate] k, how many images are found, must be at least {k} for {settings.metric}; got {settings.k}."
         )
+
+
+def _check_finite(model: PlaceModel) -> None:
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise TrainingDivergedError(
+                f"The weights {name} are no longer finite, so there is nothing to validate. Lower the learning rate, or clip the gradient "
+                "(gradient_clip = 1)."
+            )
 
 
 def _narrowed(rule: Protocol, settings: ValidateSettings) -> Protocol:
