@@ -127,7 +127,7 @@ class TrainSettings:
         learning_rate: its peak.
         momentum: of "sgd".
         weight_decay: of the optimiser.
-        schedule: "constant"; "cosine" down to zero at the last step; "step": times `decay` every `decay_every` steps.
+        schedule: "constant"; "cosine" towards zero, which it would reach one step after the last; "step": times `decay` every `decay_every` steps.
         decay: of schedule "step".
         decay_every: of schedule "step".
         warmup: steps during which the rate rises linearly to what the schedule says.
