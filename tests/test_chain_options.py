@@ -17,7 +17,8 @@ from covis.errors import CovisError, InvalidInputError, LeakError, UnknownNameEr
 from covis.images import Scene
 from covis.labels import Labels
 from covis.models.checkpoints import load
-from covis.settings import LabelSettings, Recipe, ValidateSettings
+from covis.settings import LabelSettings, Recipe, ValidateSettings, WhitenSettings
+from covis.whitening import Whitening
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -127,3 +128,21 @@ def test_what_stopped_before_it_made_anything_can_be_corrected(tiny_world: Path,
     with pytest.raises(InvalidInputError, match=r"sampler 'graded' cannot work with the options \{'threshold': '0.5'\}"):
         train(wrong, tiny_world, out=tmp_path / "run")
     train(tiny_recipe, tiny_world, out=tmp_path / "run")
+
+
+def test_a_recipe_says_how_to_whiten(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(tiny_recipe, whiten=WhitenSettings(kind="zca", shrinkage=-1))
+    run(recipe, tiny_world, out=tmp_path / "run", arms=["whitened"])
+    history = Whitening.load(tmp_path / "run" / "whitening.npz").history
+    assert (history["kind"], history["dim"]) == ("zca", 128)
+    assert 0 < history["shrinkage"] < 1
+    for wrong in (WhitenSettings(kind="zca", dim=3), WhitenSettings(shrinkage=2.0)):
+        with pytest.raises(InvalidInputError, match=r"kind = \"zca\" keeps all dimensions"):
+            run(replace(recipe, whiten=wrong), tiny_world, out=tmp_path / "other")
+
+
+def test_what_is_asked_is_not_in_a_validation_database(tiny_world: Path) -> None:
+    (scene,) = [one for one in read("7scenes", tiny_world, split="test") if one.name == "cph"]
+    turned = Scene("turned", "val", database=scene.queries, queries=scene.database)
+    with pytest.raises(LeakError, match=r"may decide which model is kept"):
+        check_no_leak([], [scene], [turned])

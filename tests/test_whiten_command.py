@@ -67,3 +67,13 @@ def test_a_bad_shrinkage_is_one_sentence(folders: Path, shrinkage: str) -> None:
     result = CliRunner().invoke(app, ["whiten", str(folders / "asked"), "--out", str(folders / "out"), "--shrinkage", shrinkage])
     assert "shrinkage must be a share in [0, 1]" in str(result.exception)
     assert not (folders / "out").exists()
+
+
+def test_several_dimensions_are_looked_at_before_anything_is_written(folders: Path) -> None:
+    for dims, said in ((["4", "1000"], "carry 6 dimensions; asked for 1000"), (["0", "4"], "Several --dim must each be at least 1")):
+        options = [part for dim in dims for part in ("--dim", dim)]
+        result = CliRunner().invoke(app, ["whiten", str(folders / "asked"), "--out", str(folders / "out"), *options])
+        assert said in str(result.exception)
+        assert not (folders / "out").exists()
+    whiten(folders, "--dim", "4", "--dim", "4")
+    assert Descriptors.load(folders / "out" / "a" / "queries").dim == 4

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 from covis.config import load_recipe, to_table, to_toml
 from covis.datasets import read
@@ -345,7 +346,11 @@ class _Chain:
         settings = self.recipe.whiten
 
         def make() -> None:
-            fit_whitening([database for _, database in described], dim=settings.dim, power=settings.power).save(file, overwrite=True)
+            shrinkage: float | Literal["ledoit-wolf"] = "ledoit-wolf" if settings.shrinkage == -1 else settings.shrinkage
+            fitted = fit_whitening(
+                [database for _, database in described], dim=settings.dim, power=settings.power, kind=settings.kind, shrinkage=shrinkage
+            )
+            fitted.save(file, overwrite=True)
 
         self.steps.do("whiten", {"whiten": to_table(settings), "after": self.steps.after("extract-trained")}, make, made=[file])
         whiten = Whitening.load(file)

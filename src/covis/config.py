@@ -132,7 +132,7 @@ def from_table(kind: type[C], table: Mapping[str, Any], *, where: str) -> C:
 
     >>> from covis.settings import WhitenSettings
     >>> from_table(WhitenSettings, {"dim": 64}, where="here")
-    WhitenSettings(dim=64, power=1.0)
+    WhitenSettings(dim=64, power=1.0, kind='pca', shrinkage=0.0)
     """
     hints = typing.get_type_hints(kind)
     names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def to_table(settings: Any) -> dict[str, Any]:
 
     >>> from covis.settings import WhitenSettings
     >>> to_table(WhitenSettings(dim=64))
-    {'dim': 64, 'power': 1.0}
+    {'dim': 64, 'power': 1.0, 'kind': 'pca', 'shrinkage': 0.0}
     """
     return {key: list(value) if isinstance(value, tuple) else value for key, value in _nested(dataclasses.asdict(settings)).items()}
 

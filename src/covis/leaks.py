@@ -14,14 +14,14 @@ def check_no_leak(training: Sequence[Scene], asked: Sequence[Scene], choosing: S
     Args:
         training: scenes that teach.
         asked: scenes whose queries are judged.
-        choosing: scenes whose queries choose the model.
+        choosing: scenes that choose the model.
 
     Raises:
         LeakError: one does; the message names it.
     """
     for scene in asked:
         for chooser in choosing:
-            shared = scene.queries.same_files(chooser.queries) >= 0
+            shared = (scene.queries.same_files(chooser.queries) >= 0) | (scene.queries.same_files(chooser.database) >= 0)
             if shared.any():
                 name = scene.queries.path(int(shared.argmax()))
                 raise LeakError(

@@ -73,6 +73,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     "Did you mean 'gcl'? Known: gcl, triplet."
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
+    by_case = {one.lower(): one for one in names}
+    near = difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=0.5)
+    hint = f"Did you mean {by_case[near[0]]!r}? " if near else ""
     return f"{hint}Known: {', '.join(names) or 'none'}."

@@ -127,7 +127,8 @@ class TrainSettings:
         learning_rate: its peak.
         momentum: of "sgd".
         weight_decay: of the optimiser.
-        schedule: "constant"; "cosine" towards zero, which it would reach one step after the last; "step": times `decay` every `decay_every` steps.
+        schedule: "constant"; "cosine" down towards zero, which one step more would reach; "step": times `decay` every
+            `decay_every` steps.
         decay: of schedule "step".
         decay_every: of schedule "step".
         warmup: steps during which the rate rises linearly to what the schedule says.
@@ -178,10 +179,19 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class WhitenSettings:
-    """PCA whitening: how many dimensions, and the exponent of the scaling (1: unit variance; 0.5: its square root; 0: rotation alone)."""
+    """How descriptors are whitened.
+
+    Attributes:
+        dim: dimensions that are kept; 0: all that carry variance.
+        power: exponent of the scaling; 1: unit variance, 0.5: its square root, 0: a rotation alone.
+        kind: "pca", or "zca", which turns back and keeps all dimensions.
+        shrinkage: the share towards equal variances, in [0, 1]; -1: as Ledoit and Wolf estimate it.
+    """
 
     dim: int = 0
     power: float = 1.0
+    kind: Literal["pca", "zca"] = "pca"
+    shrinkage: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,11 @@ def check_evaluation(recipe: Recipe) -> None:
             )
     if whiten.dim < 0 or not 0 <= whiten.power <= 1:
         raise InvalidInputError(f"[whiten] dim must be >= 0 (0: all) and power in [0, 1]; got {whiten.dim} and {whiten.power}.")
+    if (whiten.kind == "zca" and whiten.dim) or not (0 <= whiten.shrinkage <= 1 or whiten.shrinkage == -1):
+        raise InvalidInputError(
+            '[whiten] kind = "zca" keeps all dimensions (dim = 0), and shrinkage must be in [0, 1], or -1 (Ledoit and Wolf\'s); '
+            f"got {whiten.kind!r} with dim {whiten.dim}, and {whiten.shrinkage}."
+        )
     if settings.samples < 1 or settings.seed < 0 or settings.k < max(k for rule in rules for k in rule.ks):
         needed = max(k for rule in rules for k in rule.ks)
         raise InvalidInputError(

@@ -140,7 +140,9 @@ def whiten(
     from covis.whitening import fit_whitening
 
     sides = [side for scene in _described(descriptors) for side in sorted(scene.iterdir()) if (side / "header.json").is_file()]
-    dims = dim or [0]
+    dims = list(dict.fromkeys(dim or [0]))
+    if len(dims) > 1 and min(dims) < 1:
+        raise InvalidInputError(f"Several --dim must each be at least 1 (0 means all, and stands alone); got {', '.join(map(str, dims))}.")
     folders = [out] if len(dims) == 1 else [out / str(one) for one in dims]
     for made in (out / "whitening.npz", *(folder / side.relative_to(descriptors) for folder in folders for side in sides)):
         check_absent(made, overwrite=overwrite)
@@ -156,6 +158,8 @@ def whiten(
         emulate_float16=emulate_float16,
         fitted_on=f"database of {fit}" if fit else "database",
     )
+    if len(dims) > 1 and max(dims) > fitted.dim:
+        raise InvalidInputError(f"These descriptors carry {fitted.dim} dimensions; asked for {max(dims)}. Leave out those beyond.")
     for side in sides:
         whole = Descriptors.load(side)
         cut = [fitted(whole)] if len(dims) == 1 else fitted.each(whole, [one or fitted.dim for one in dims])

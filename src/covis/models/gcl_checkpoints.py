@@ -91,6 +91,11 @@ def convert_gcl_checkpoint(
         given["aggregator.p"] = given["aggregator.p"][0]
     # How many batches BatchNorm has seen decides nothing here; older files do not say it.
     given |= {name: value for name, value in own.items() if name.endswith("num_batches_tracked") and name not in given}
+    if not any(name.removeprefix("module.").startswith("backbone.") for name in stored):
+        raise InvalidInputError(
+            f"The checkpoint {path} must have the reference's names, `backbone.…` and `pool.p`; its first is {next(iter(stored))!r}. A "
+            "plain backbone's state dict is given with --weights."
+        )
     if complaints := misfits(given, own):
         raise InvalidInputError(
             f"The checkpoint {path} must hold {backbone!r} with the aggregator {aggregator!r} entry by entry; {complaints}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,7 +79,9 @@ def load_safely(path: str | Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file can fail anywhere in the restricted unpickler, with any exception
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # The restricted unpickler's own words advise to load without restriction, and colour them.
+        said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition(". ")[0].partition("\n")[0]
+        reason = said or type(error).__name__
         raise DamagedFileError(
             f"{path} must be a file of tensors that loads with weights_only=True; it is truncated, foreign, or holds code ({reason})."
         ) from error
