@@ -35,6 +35,8 @@ bench: $(READY)  ## speed; DATA=/path/to/redkitchen, PITTS=/path/to/pitts30k_tes
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/tables.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/town.py
+	$(BIN)/python benchmarks/whitening.py
+	$(BIN)/python benchmarks/training.py --images $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/view_labels.py --data $(or $(PITTS),$(COVIS_DATA)/metadata/pitts30k/pitts30k_test.npz)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/surface_labels.py --data $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
 

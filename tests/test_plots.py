@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from made_cells import cell, drawn, relation
 from PIL import Image
 
 from covis.errors import InvalidInputError, MissingExtraError
+from covis.reports import plots
 from covis.reports.plots import latent_plot, study_plot
 from covis.reports.studies import Summary, summarise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 pytest.importorskip("matplotlib")
 ARMS = ("gcl", "contrastive", "an arm whose name is much longer than the others'")
@@ -40,6 +45,20 @@ def inked(path: Path) -> float:
     return float((pixels != 255).any(axis=2).mean())
 
 
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved, in their order."""
+    kept: list[Figure] = []
+    saved = plots._saved
+
+    def keep(figure: Figure, out: Path) -> Path:
+        kept.append(figure)
+        return saved(figure, out)
+
+    monkeypatch.setattr(plots, "_saved", keep)
+    return kept
+
+
 def test_arms_by_name(tmp_path: Path) -> None:
     path = study_plot(summary(), tmp_path / "plot.png")
     assert 0.02 < inked(path) < 0.3
@@ -55,6 +74,36 @@ def test_a_numeric_axis(tmp_path: Path) -> None:
     assert 0.01 < inked(path) < 0.3
     alone = study_plot(summary(arms[:1]), tmp_path / "alone.png", axis=("margin", {"margin 0.3": 0.3}))
     assert inked(alone) > 0.01
+
+
+def test_a_numeric_axis_over_decades(tmp_path: Path, figures: list[Figure]) -> None:
+    values = (1e-5, 1e-4, 1e-3, 1e-2)
+    arms = tuple(f"rate {value:g}" for value in values)
+    assert inked(study_plot(summary(arms), tmp_path / "plot.png", axis=("rate", dict(zip(arms, values, strict=True))))) > 0.01
+    axes = figures[0].axes[0]
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.00001", "0.0001", "0.001", "0.01"]
+    first, second = (line.get_xdata() for line in axes.lines if len(line.get_xdata()) == len(values))
+    apart = np.log(np.array(second) / np.array(first))
+    np.testing.assert_allclose(apart, apart[0])
+    study_plot(summary(arms[:3]), tmp_path / "near.png", axis=("margin", dict(zip(arms, (0.3, 0.5, 3.0), strict=False))))
+    study_plot(summary(arms[:3]), tmp_path / "zero.png", axis=("margin", dict(zip(arms, (0.0, 1.0, 100.0), strict=False))))
+    assert [figure.axes[0].get_xscale() for figure in figures[1:]] == ["linear", "linear"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_the_line_at_the_foot_has_room_of_its_own(tmp_path: Path, figures: list[Figure], count: int) -> None:
+    relations = {f"arm {number}": relation(number) for number in range(count)}
+    latent_plot(relations, tmp_path / "aimed.png", margins=dict.fromkeys(relations, 0.5))
+    study_plot(summary(title="short"), tmp_path / "plot.png")
+    for figure in figures:
+        foot = figure.texts[-1]
+        top = foot.get_window_extent().y1
+        below = [axes.xaxis.label.get_window_extent().y0 for axes in figure.axes if axes.get_xlabel()]
+        assert foot.get_window_extent().y0 >= 0
+        assert below
+        assert top < min(below), "it is printed over a label"
+    assert "τ\u00a0(1\u00a0−\u00a0ψ)" in figures[0].texts[-1].get_text(), "the formula stands on one line"
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])

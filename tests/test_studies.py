@@ -33,13 +33,14 @@ from covis.errors import (
     UnknownNameError,
 )
 from covis.files import write_json, write_text
+from covis.images import Images, Scene
 from covis.labels import Labels
 from covis.reports import studies
 from covis.reports.studies import Row, summarise
 from covis.reports.study_tables import study_text
 from covis.scores import Scores
-from covis.settings import Recipe
-from covis.studies import Study, check_study, chosen, folder_name, load_study, study_names
+from covis.settings import Recipe, TrainSettings
+from covis.studies import Study, check_loss_and_sampler, check_study, chosen, folder_name, load_study, study_names
 from covis.sweeps import sweep
 
 ARMS = {"gcl": {}, "contrastive": {"train": {"loss": "contrastive", "sampler": "binary"}}}
@@ -89,6 +90,15 @@ def test_a_grid_makes_an_arm_for_each_combination() -> None:
     assert load_study("margin").axis() == ("margin", {"margin 0.3": 0.3, "margin 0.5": 0.5, "margin 0.7": 0.7, "margin 1": 1.0})
 
 
+def test_values_of_a_grid_that_look_alike_are_arms_of_their_own() -> None:
+    one = study(arms={}, baseline="", grid={"train.learning_rate": [0.12345671, 0.12345672, 1e-5]})
+    assert one.axis() == (
+        "learning_rate",
+        {"learning_rate 0.12345671": 0.12345671, "learning_rate 0.12345672": 0.12345672, "learning_rate 1e-05": 1e-5},
+    )
+    assert [recipe.train.learning_rate for recipe in one.recipes().values()] == [0.12345671, 0.12345672, 1e-5]
+
+
 def test_a_file_and_its_recipe_beside_it(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('base = "town"\n[train]\nsteps = 3\n')
     path = tmp_path / "my study.toml"
@@ -113,6 +123,13 @@ def test_a_file_and_its_recipe_beside_it(tmp_path: Path) -> None:
         ('recipe = "town"\nseeds = [0.5]\n[arms.a]', InvalidInputError, r"seeds must be int"),
         ('recipe = "town"\nbaseline = "b"\n[arms.a]', InvalidInputError, r"there is no 'b'.*Known: a"),
         ('recipe = "town"\n[grid]\n"train.batch" = 4', InvalidInputError, r"must list values for train.batch; got 4"),
+        (
+            'recipe = "town"\n[grid]\n"train.batch" = [0.001, 1e-3]',
+            InvalidInputError,
+            r"values of train.batch in the grid must differ.*0.001",
+        ),
+        ('recipe = "town"\n[grid]\n"train.batch" = [1, 1.0]', InvalidInputError, r"1 and 1.0 are the same"),
+        ('recipe = "town"\n[grid]\n"train.batch" = [3, "3"]', InvalidInputError, r"3 and '3' are the same"),
         ('recipe = "town"\n[arms."a/b"]\n[arms."a b"]', InvalidInputError, r"differ in their folders' names; 'a/b' and 'a b'"),
         ('recipe = "town"\n[arms', DamagedFileError, r"must be TOML"),
     ],
@@ -139,8 +156,10 @@ def test_studies_that_are_not_there(tmp_path: Path) -> None:
         ({"train": {"sampler": "none"}}, r"no sampler called"),
         ({"train": {"sampler_options": {"shares": 1}}}, r"shares is none of"),
         ({"train": {"steps": 0}}, r"steps must be finite and at least 1"),
+        ({"train": {"sampler": "triplets"}}, r"'gcl' and the sampler 'triplets' do not go together.*the sampler draws lists"),
+        ({"train": {"loss": "triplet"}}, r"'triplet' and the sampler 'graded' do not go together"),
         ({"train": {"stepz": 1}}, r"no setting 'stepz'"),
-        ({"train": {"seed": 3}}, r"train.seed must not be set by an arm"),
+        ({"train": {"seed": 3}}, r"train.seed must not be set; the study's seeds are run"),
         ({"model": {"backbone": "resnet1"}}, r"no model called 'resnet1'"),
         ({"model": {"aggregator": "gemm"}}, r"no aggregator called 'gemm'"),
         ({"train_label": {"rule": "views"}}, r"no label rule called 'views'"),
@@ -168,6 +187,8 @@ def test_an_arm_that_cannot_be_run_is_named_before_anything_starts(changes: Any,
     [
         ({"metric": "AP"}, r"a value a query under graded/0.5; 'AP' is none"),
         ({"metric": "recall@7"}, r"'recall@7' is none"),
+        ({"metric": "rank-correlation@5"}, r"'rank-correlation@5' depends on what was found.*name it in `also`"),
+        ({"common": {"train": {"seed": 3}}}, r"\[common\]: train.seed must not be set"),
         ({"also": ("recal@5",)}, r"Did you mean 'recall@5'"),
         ({"scores": ("trainted",)}, r"must score some of tiny"),
         ({"protocol": "graded/2"}, r"."),
@@ -177,6 +198,17 @@ def test_an_arm_that_cannot_be_run_is_named_before_anything_starts(changes: Any,
 def test_what_cannot_be_judged_is_refused(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(CovisError, match=match):
         check_study(replace(study(), **changes))
+
+
+@pytest.mark.parametrize("metric", ["recall@5", "mAP@5", "graded-recall@1", "nDCG@5"])
+def test_what_labels_define_can_be_compared_and_the_rest_shown(metric: str) -> None:
+    assert check_study(replace(study(), metric=metric, also=("rank-correlation@5",)))
+
+
+def test_loss_and_sampler_of_every_kind_are_tried_without_data() -> None:
+    check_loss_and_sampler(TrainSettings(loss="triplet", sampler="triplets", sampler_options={"negatives": 200}, batch=100))
+    for sampler in ("graded", "binary", "soft-negative-free"):
+        check_loss_and_sampler(TrainSettings(sampler=sampler, loss="contrastive", loss_options={}, batch=64))
 
 
 def test_arms_can_be_chosen() -> None:
@@ -323,6 +355,24 @@ def test_cells_on_other_data_are_said_and_other_queries_refused() -> None:
         summarise(cells, arms=["a"], baseline="a", metric="mAP@1")
 
 
+def test_a_metric_of_other_queries_with_another_seed_is_refused() -> None:
+    """The mean over the seeds would be of other queries in each."""
+    hits = drawn(0.5, 0)
+    hits[3] = np.nan
+    cells = [*made({"a": 0.3}), cell("b", 0, {"trained": hits})]
+    with pytest.raises(InvalidInputError, match=r"recall@1 of the same queries.*'b' lack other ones"):
+        of(cells)
+    same = [cell(arm, seed, {"trained": np.where(np.isnan(hits), np.nan, drawn(0.5, seed))}) for arm in "ab" for seed in (0, 1)]
+    assert of(same)["a"].metric.n == len(hits) - 1
+
+
+def test_without_a_baseline_the_table_says_so() -> None:
+    summary = summarise(made({"b": 0.6}), arms=["a", "b"], baseline="a", metric="recall@1")
+    assert "no differences: the baseline 'a' has no finished cell" in study_text(summary)
+    both = summarise(made({"a": 0.5, "b": 0.6}), arms=["a", "b"], baseline="a", metric="recall@1")
+    assert "no differences" not in study_text(both)
+
+
 # --- sweeps, with a chain that only leaves files ---
 
 
@@ -331,10 +381,12 @@ class Chain:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
+        self.overwrites: list[bool] = []
         self.failing: dict[tuple[str, int], BaseException] = {}
 
-    def __call__(self, recipe: Recipe, data: Any, *, out: Path, arms: tuple[str, ...], **_: Any) -> None:
+    def __call__(self, recipe: Recipe, data: Any, *, out: Path, arms: tuple[str, ...], overwrite: bool, **_: Any) -> None:
         key = recipe.train.loss, recipe.train.seed
+        self.overwrites.append(overwrite)
         self.calls.append(key)
         if key in self.failing:
             raise self.failing[key]
@@ -362,9 +414,18 @@ def runs(drawing_runs: Chain, monkeypatch: pytest.MonkeyPatch) -> Chain:
     return drawing_runs
 
 
+def asked_of(layout: str, root: Path, **_: Any) -> list[Scene]:
+    """A scene for the folder's name, as a reader gives it."""
+    sides = [Images(names=tuple(f"{root.name} {side}{row}.png" for row in range(3)), root=root) for side in "qd"]
+    return [Scene("here", "test", *sides)]
+
+
 @pytest.fixture
-def drawing_runs(monkeypatch: pytest.MonkeyPatch) -> Chain:
+def drawing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     made = Chain()
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    monkeypatch.setattr(sweeps, "read", asked_of)
     monkeypatch.setattr(chain, "run", made)
     monkeypatch.setattr(studies, "SAMPLES", 500)
     return made
@@ -427,20 +488,86 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(runs: Chain, tmp_path: Path) -
 
 def test_a_cell_that_fails_is_named_and_the_rest_goes_on(runs: Chain, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    runs.failing = {("gcl", 0): TrainingDivergedError("At step 3 the loss is nan."), ("contrastive", 1): ZeroDivisionError("odd")}
+    runs.failing = {
+        ("gcl", 0): TrainingDivergedError("At step 3 the loss is nan."),
+        ("contrastive", 1): ZeroDivisionError("odd, of two lines\nsecond line"),
+    }
     result = sweep(study(), "data", out=out)
     assert len(runs.calls) == 4
     assert result.failed == {
         ("gcl", 0): "TrainingDivergedError: At step 3 the loss is nan.",
-        ("contrastive", 1): "ZeroDivisionError: odd",
+        ("contrastive", 1): "ZeroDivisionError: odd, of two lines\nsecond line",
     }
     assert "failed: gcl, seed 0: TrainingDivergedError" in str(result)
-    assert "Not in the table, for they are not done: gcl, seed 0; contrastive, seed 1." in (out / "table.txt").read_text()
+    table = (out / "table.txt").read_text()
+    assert "Not in the table, for it failed: gcl, seed 0: TrainingDivergedError: At step 3 the loss is nan.\n" in table
+    assert "Not in the table, for it failed: contrastive, seed 1: ZeroDivisionError: odd, of two lines" in table
+    assert "second line" not in table
+    assert "not done" not in table
     assert "by_seed" not in str(result)
+    more = sweep(study(), "data", out=out, seeds=[0, 1, 2], only=["gcl"])
+    assert more.summary is not None
+    assert more.summary.notes[-1] == "Not in the table, for they are not done: contrastive, seed 2."
     runs.failing.clear()
     runs.calls.clear()
     assert not sweep(study(), "data", out=out).failed
     assert runs.calls == [("gcl", 0), ("contrastive", 1)], "failed cells are tried again"
+
+
+def test_a_failed_cell_is_run_with_corrected_settings(runs: Chain, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    runs.failing = {("gcl", 0): TrainingDivergedError("nan")}
+    sweep(study(), "data", out=out)
+    mended = study(arms={**ARMS, "gcl": {"train": {"learning_rate": 1e-4}}})
+    with pytest.raises(SettingsDifferError, match=r"'gcl', seed 1"):
+        sweep(mended, "data", out=out)
+    runs.overwrites.clear()
+    runs.failing = {("gcl", 0): KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        sweep(mended, "data", out=out, seeds=[0])
+    runs.failing.clear()
+    assert not sweep(mended, "data", out=out, seeds=[0]).failed
+    assert runs.overwrites == [True, True], "what the failed one began does not block, even where its next run was killed"
+    assert Cell.load(out / "cells" / "gcl" / "0").message == ""
+    with pytest.raises(SettingsDifferError, match=r"'gcl', seed 0"):
+        sweep(study(), "data", out=out, seeds=[0])
+
+
+def test_other_data_stop_before_anything_runs(runs: Chain, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sweep(study(), "data", out=out, seeds=[0])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "copy" / "data").mkdir(parents=True)
+    runs.calls.clear()
+    for changes in ({"seeds": [0]}, {"seeds": [0, 1]}, {"seeds": [0, 1], "only": ["gcl"]}):
+        with pytest.raises(SettingsDifferError, match=r"'gcl', seed 0.*was asked the queries and databases of other data than other"):
+            sweep(study(), "other", out=out, **changes)
+    assert not runs.calls
+    sweep(study(), tmp_path / "copy" / "data", out=out, seeds=[0])
+    assert not runs.calls, "a moved copy is the same data"
+    sweep(study(), "other", out=out, seeds=[0], overwrite=True)
+    assert len(runs.calls) == 2
+    said: list[str] = []
+    sweep(study(), "gone", out=out, seeds=[0], say=said.append)
+    assert any("gone is not there: it was not looked" in line for line in said)
+
+
+def test_data_that_cannot_be_read_are_refused_where_a_cell_is_open(runs: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingFileError, match=r"there is no gone"):
+        sweep(study(), "gone", out=tmp_path / "out")
+    assert not runs.calls
+    assert not (tmp_path / "out").exists()
+    sweep(study(), "data", out=tmp_path / "out")
+
+    def damaged(*_: Any, **__: Any) -> list[Scene]:
+        raise DamagedFileError("poses.csv must be text.")
+
+    monkeypatch.setattr(sweeps, "read", damaged)
+    said: list[str] = []
+    sweep(study(), "data", out=tmp_path / "out", say=said.append)
+    assert any("cannot be read: poses.csv must be text" in line for line in said)
+    with pytest.raises(DamagedFileError, match=r"poses.csv"):
+        sweep(study(), "data", out=tmp_path / "out", seeds=[7])
 
 
 def test_where_all_cells_fail_there_is_no_table(runs: Chain, tmp_path: Path) -> None:
@@ -591,6 +718,15 @@ def test_a_real_sweep_killed_and_gone_on(tiny_recipe: Recipe, tiny_world: Path, 
             for name in ("trained", "whitened"):
                 np.testing.assert_array_equal(one.scores[name].per_query["recall@1"], other.scores[name].per_query["recall@1"])
                 np.testing.assert_equal(one.latent[name].as_dict(), other.latent[name].as_dict())
+
+
+@pytest.mark.parametrize("name", ["x.pdf", "x", "x.jpg"])
+def test_latent_writes_png_alone(tmp_path: Path, name: str) -> None:
+    call = ["latent", str(tmp_path), "--descriptors", str(tmp_path), "--labels", str(tmp_path), "--out", str(tmp_path / name)]
+    done = CliRunner().invoke(cli.app, call)
+    assert isinstance(done.exception, InvalidInputError)
+    assert "must be a picture ending in .png" in str(done.exception)
+    assert not (tmp_path / name).exists()
 
 
 @pytest.mark.slow

@@ -53,11 +53,12 @@ class Cell:
         seed: of the training.
         settings: all that the results depend on, as plain values.
         state: "done", "failed", or "begun" where it was killed.
-        message: why it failed.
+        message: why it failed; of one that was begun again after that, why it had failed.
         scores: descriptor -> its scores; empty unless done.
         latent: descriptor -> distances by similarity.
         training: what the training took; None unless done.
-        data: digests of the images that taught and were asked, sizes and times of their files included.
+        data: digests of the images that taught and were asked, sizes and times of their files included ("train",
+            "test"); and of what was asked alone, which a moved copy of the data shares ("asked").
     """
 
     arm: str

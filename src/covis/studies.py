@@ -7,6 +7,7 @@ protocols and test data are those of the recipe, so that their scores can be com
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from scipy import sparse
+
 from covis.config import from_table, load_recipe, overlaid, to_table
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, UnknownNameError
 from covis.files import read_text
+from covis.labels import Labels
 from covis.lookup import resolve, suggest
 from covis.metrics import METRICS
 from covis.protocols import protocol
-from covis.settings import Recipe
+from covis.settings import Recipe, TrainSettings
+
+COMPARED = ("recall", "mAP", "graded-recall", "nDCG")
+"""Metrics that labels alone say of which queries they are defined: the same ones with every seed and in every arm."""
 
 POOLED = ("AP", "match-AP", "recall@100%precision", "error@50%", "error@75%", "error@95%")
 """Metrics without a value a query: the table can show their mean over the seeds, no difference is tested."""
@@ -38,7 +45,7 @@ class Study:
         seeds: of the training; each arm is run once with each.
         scores: what is scored of each arm.
         protocol: the results' protocol; empty: the recipe's first.
-        metric: what arms are compared in: one with a value a query, as recall@1.
+        metric: what arms are compared in: one of `COMPARED` at a k, as recall@1.
         also: metrics whose mean the table shows too.
         baseline: the arm that the others are compared with; empty: the first.
         common: tables laid over the recipe in every arm.
@@ -47,7 +54,8 @@ class Study:
         folder: where the study's file lies, for a recipe beside it.
 
     Raises:
-        InvalidInputError: there is no arm, or arms and a grid; the baseline is no arm; a seed is negative or stands twice.
+        InvalidInputError: there is no arm, or arms and a grid; the baseline is no arm; a seed is negative or stands twice; a
+            value stands twice in the grid.
     """
 
     name: str
@@ -72,6 +80,7 @@ class Study:
         for key, values in self.grid.items():
             if not isinstance(values, list) or not values:
                 raise InvalidInputError(f"The study {self.name!r}: the grid must list values for {key}; got {values!r}.")
+            _check_differ(values, where=f"The study {self.name!r}: the values of {key} in the grid")
         if self.baseline and self.baseline not in self.variants():
             raise InvalidInputError(
                 f"The baseline of the study {self.name!r} must be one of its arms; there is no {self.baseline!r}. "
@@ -108,7 +117,7 @@ class Study:
         if len(self.grid) != 1:
             return None
         (key, values), *_ = self.grid.items()
-        if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        if not all(isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values):
             return None
         return _short(key), dict(zip(self.variants(), map(float, values), strict=True))
 
@@ -126,14 +135,14 @@ class Study:
         Raises:
             InvalidInputError: an arm's tables make no recipe; the message names it.
         """
+        _check_no_seed(self.common, where=f"The study {self.name!r}, [common]")
         below = overlaid(to_table(self.base()), self.common)
         made = {}
         for arm, changes in self.variants().items():
             where = f"The study {self.name!r}, arm {arm!r}"
             if not isinstance(changes, Mapping):
                 raise InvalidInputError(f"{where} must be a table of what it changes in the recipe; got {changes!r}.")
-            if isinstance(changes.get("train"), Mapping) and "seed" in changes["train"]:
-                raise InvalidInputError(f"{where}: train.seed must not be set by an arm; the study's seeds are run.")
+            _check_no_seed(changes, where=where)
             recipe = from_table(Recipe, overlaid(below, changes), where=where)
             if self.protocol and self.protocol not in recipe.evaluate.protocols:
                 recipe = replace(recipe, evaluate=replace(recipe.evaluate, protocols=(*recipe.evaluate.protocols, self.protocol)))
@@ -198,7 +207,7 @@ def load_study(name_or_path: str | Path) -> Study:
 
 
 def check_study(study: Study, *, weights: str | Path | None = None, layout: str | None = None) -> dict[str, Recipe]:
-    """Look at every arm before the first is run: settings, names, options, the network; returns arm -> recipe.
+    """Look at every arm before the first is run: settings, names, options, the network, loss and sampler; returns arm -> recipe.
 
     Args:
         study: what is to be run.
@@ -216,11 +225,7 @@ def check_study(study: Study, *, weights: str | Path | None = None, layout: str 
     recipes = study.recipes(layout=layout)
     rule = protocol(study.judged_by())
     names = [f"{name}@{k}" for name in METRICS for k in rule.ks]
-    if study.metric not in names:
-        raise InvalidInputError(
-            f"The study {study.name!r} must compare a metric that has a value a query under {rule.name}; "
-            f"{study.metric!r} is none. {suggest(study.metric, names)}"
-        )
+    _check_metric(study, names, rule.name)
     for name in study.also:
         if name not in (*names, *POOLED):
             raise InvalidInputError(
@@ -233,12 +238,30 @@ def check_study(study: Study, *, weights: str | Path | None = None, layout: str 
             check_evaluation(recipe)
             _check_asked_alike(recipe, first, first_name)
             check_learning(recipe)
+            check_loss_and_sampler(recipe.train)
             if recipe.model not in built:
                 check_network(recipe, weights=weights)
                 built.append(recipe.model)
         except CovisError as error:
             raise type(error)(f"The study {study.name!r}, arm {arm!r}: {error}") from error
     return recipes
+
+
+def check_loss_and_sampler(settings: TrainSettings) -> None:
+    """Hold that the loss takes what the sampler draws, without data: one batch of labels made by hand.
+
+    Raises:
+        InvalidInputError: they do not go together, or an option is wrong.
+
+    >>> check_loss_and_sampler(TrainSettings(loss="gcl", sampler="graded"))
+    >>> check_loss_and_sampler(TrainSettings(loss="gcl", sampler="triplets"))
+    Traceback (most recent call last):
+    ...
+    covis.errors.InvalidInputError: The loss 'gcl' and the sampler 'triplets' do not go together, ...
+    """
+    from covis.training import preflight
+
+    preflight.check_loss_and_sampler(8, [_made_by_hand()], settings)
 
 
 def chosen(study: Study, only: Sequence[str] | None) -> list[str]:
@@ -272,6 +295,43 @@ def _check_asked_alike(recipe: Recipe, first: Recipe, name: str) -> None:
             raise InvalidInputError(f"What is asked must be the same in all arms; data.{key} differs from that of {name!r}.")
 
 
+def _check_metric(study: Study, names: Sequence[str], rule: str) -> None:
+    """Hold that the metric has a value a query, and of the same queries in all cells: seeds and arms are paired query by query."""
+    compared = [name for name in names if name.partition("@")[0] in COMPARED]
+    if study.metric in names and study.metric not in compared:
+        raise InvalidInputError(
+            f"The study {study.name!r} must compare a metric that is defined of the same queries in every arm and with every seed; "
+            f"{study.metric!r} depends on what was found, so its queries could not be paired. It can be shown: name it in `also`."
+        )
+    if study.metric not in compared:
+        raise InvalidInputError(
+            f"The study {study.name!r} must compare a metric that has a value a query under {rule}; "
+            f"{study.metric!r} is none. {suggest(study.metric, compared)}"
+        )
+
+
+def _check_no_seed(changes: Mapping[str, Any], *, where: str) -> None:
+    if isinstance(changes.get("train"), Mapping) and "seed" in changes["train"]:
+        raise InvalidInputError(f"{where}: train.seed must not be set; the study's seeds are run.")
+
+
+def _check_differ(values: Sequence[Any], *, where: str) -> None:
+    """Hold that no two values of a grid are equal, or would give their arms one name."""
+    for one, other in itertools.combinations(values, 2):
+        equal = one == other and isinstance(one, bool) == isinstance(other, bool)
+        if equal or _plain(one) == _plain(other):
+            raise InvalidInputError(f"{where} must differ, for each is an arm; {one!r} and {other!r} are the same.")
+
+
+def _made_by_hand() -> Labels:
+    """Two dozen queries with positive, soft and zero pairs, whatever the threshold; enough images for any list of negatives."""
+    images, kinds = 1024, (1.0, 0.6, 0.3, 0.01)
+    rows = [row for row in range(24) for _ in kinds]
+    columns = [len(kinds) * row + place for row in range(24) for place in range(len(kinds))]
+    matrix = sparse.csr_array((kinds * 24, (rows, columns)), shape=(24, images))
+    return Labels(matrix, tuple(f"q{row}" for row in range(24)), tuple(f"d{row}" for row in range(images)), rule="by hand")
+
+
 def _shipped() -> Any:
     return resources.files("covis") / "recipes" / "studies"
 
@@ -288,7 +348,7 @@ def _short(key: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value in an arm's name."""
+    """A value in an arm's name: short where that is exact."""
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return " ".join(map(_plain, value)) if isinstance(value, list) else str(value)

@@ -19,9 +19,20 @@ from typing import Any
 from covis import chain
 from covis.cells import Cell, read_log
 from covis.config import to_table, to_toml
+from covis.datasets import read
 from covis.descriptors import Descriptors
-from covis.errors import CovisWarning, DamagedFileError, MissingExtraError, MissingFileError, OutputExistsError, SettingsDifferError
+from covis.errors import (
+    CovisError,
+    CovisWarning,
+    DamagedFileError,
+    InvalidInputError,
+    MissingExtraError,
+    MissingFileError,
+    OutputExistsError,
+    SettingsDifferError,
+)
 from covis.files import digest, file_digest, read_json, write_text
+from covis.images import Images
 from covis.labels import Labels
 from covis.latent import Relation, averaged, relate
 from covis.losses import LOSSES
@@ -78,8 +89,8 @@ def sweep(
     """Run every arm of a study with every seed, and compare them: a table, and pictures.
 
     Everything is checked before the first run. A sweep that was killed goes on where it was; one whose cells are all
-    done only draws the results again, in seconds, and needs neither data nor run folders. A run that fails is recorded with its
-    message, and the rest goes on; it is tried again by the next call.
+    done only draws the results again, and needs neither data nor run folders. A run that fails is recorded with its
+    message, and the rest goes on; it is tried again by the next call, with other settings too: it left nothing to protect.
 
     Args:
         study: the name of a shipped study, a TOML file, or a `Study`.
@@ -93,7 +104,8 @@ def sweep(
         say: takes a line of progress.
 
     Raises:
-        SettingsDifferError: a cell was run with other settings, and `overwrite` is false.
+        SettingsDifferError: a cell was run with other settings, or asked of other data, and `overwrite` is false.
+        MissingFileError: a cell is to be run, and the data are not there.
         CovisError: whatever is wrong with the study; a run's own failure is no error here.
     """
     plan = _planned(study if isinstance(study, Study) else load_study(study), seeds)
@@ -127,27 +139,57 @@ class _Sweep:
         self.recipes = check_study(study, weights=weights, layout=layout)
         self.rule = protocol(study.judged_by())
         self.heard: set[str] = set()
+        self.asked: str | None = None  # the digest of what is asked; None where the data were not looked at
         self.weights_digest = None if weights is None else file_digest(weights)
 
     def open(self, asked: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         """The cells that are still to be run; refuses where one was run with other settings."""
-        left = []
         for arm, seed in asked:
             cell, settings = self.known(arm, seed), self.settings(arm, seed)
-            if cell is not None and cell.settings != settings and not self.overwrite:
+            if cell is not None and not cell.message and cell.settings != settings and not self.overwrite:
                 raise SettingsDifferError(
                     f"The cell {arm!r}, seed {seed}, in {self.out} was run with other settings: {_difference(cell.settings, settings)}. "
                     "Choose another --out, or pass --overwrite to run it again."
                 )
-            if not (self.finished(arm, seed, cell)):
+        self.look(needed=not all(self.finished(arm, seed, self.known(arm, seed)) for arm, seed in asked))
+        left = []
+        for arm, seed in asked:
+            if not self.finished(arm, seed, self.known(arm, seed)):
                 left.append((arm, seed))
             else:
                 self.say(f"{arm}, seed {seed}: done before")
         return left
 
+    def look(self, *, needed: bool) -> None:
+        """Read what is asked, and hold that it is what all cells were asked; data may be away where no cell needs them."""
+        if not self.data.exists():
+            if needed:
+                raise MissingFileError(f"--data must be the data set's folder; there is no {self.data}.")
+            self.say(f"{self.data} is not there: it was not looked whether the cells are of these data")
+            return
+        try:
+            self.asked = _asked(next(iter(self.recipes.values())), self.data)
+        except CovisError as error:
+            if needed:
+                raise
+            self.say(f"it was not looked whether the cells are of these data, for they cannot be read: {error}")
+            return
+        for arm in self.recipes:
+            for seed in self.study.seeds:
+                cell = self.known(arm, seed)
+                if cell is not None and not cell.message and self.moved(cell) and not self.overwrite:
+                    raise SettingsDifferError(
+                        f"The cell {arm!r}, seed {seed}, in {self.out} was asked the queries and databases of other data than {self.data}. "
+                        "Choose another --out, or pass --overwrite to run it again."
+                    )
+
+    def moved(self, cell: Cell) -> bool:
+        """Whether a cell was asked of other data; False where that is not known."""
+        return self.asked is not None and cell.data.get("asked", self.asked) != self.asked
+
     def finished(self, arm: str, seed: int, cell: Cell | None) -> bool:
         """Whether a cell is done, with these settings, and holds all that the study asks for."""
-        if cell is None or cell.state != "done" or cell.settings != self.settings(arm, seed):
+        if cell is None or cell.state != "done" or cell.settings != self.settings(arm, seed) or self.moved(cell):
             return False
         return all(name in cell.scores and cell.scores[name].protocol == self.rule for name in self.study.scores)
 
@@ -177,10 +219,13 @@ class _Sweep:
     def run(self, arm: str, seed: int) -> Cell:
         """Run one cell and keep what it left; of a failure the message."""
         recipe, folder = self.recipe(arm, seed), self.out / folder_name(arm) / str(seed)
-        begun = Cell(arm, seed, self.settings(arm, seed), "begun")
+        before = self.known(arm, seed)
+        message = "" if before is None else before.message  # stays until it is done: what a failed cell began protects nothing
+        begun = Cell(arm, seed, self.settings(arm, seed), "begun", message, data={} if self.asked is None else {"asked": self.asked})
         begun.save(self.folder(arm, seed))
+        overwrite = self.overwrite or bool(message)
         try:
-            chain.run(recipe, self.data, out=folder, weights=self.weights, arms=self.study.scores, overwrite=self.overwrite, say=self.hear)
+            chain.run(recipe, self.data, out=folder, weights=self.weights, arms=self.study.scores, overwrite=overwrite, say=self.hear)
             cell = self.collected(begun, recipe, folder)
         except SettingsDifferError as error:
             raise SettingsDifferError(f"The cell {arm!r}, seed {seed}: {error}") from error
@@ -209,9 +254,9 @@ class _Sweep:
         scenes = list(_contents(folder, "test"))
         labels = [Labels.load(folder / "labels" / "test" / f"{scene}.npz") for scene in scenes]
         training = read_log(folder / "train" / "log.csv", steps=recipe.train.steps, batch=recipe.train.batch)
-        data = {side: digest(_contents(folder, side)) for side in ("train", "test")}
+        data = {**begun.data, **{side: digest(_contents(folder, side)) for side in ("train", "test")}}
         latent = {name: relate(_described(folder, name, scenes), labels) for name in self.study.scores}
-        return replace(begun, state="done", scores=scores, latent=latent, training=training, data=data)
+        return replace(begun, state="done", message="", scores=scores, latent=latent, training=training, data=data)
 
     def write(self, *, pictures: bool) -> tuple[Summary | None, list[Path]]:
         """Write tables, and pictures, of all cells that are done with the study's settings."""
@@ -230,13 +275,21 @@ class _Sweep:
             title=f"{study.name}: {study.description}" if study.description else study.name,
             recipe=study.recipe,
         )
-        missing = [f"{arm}, seed {seed}" for arm, seed, cell in known if not self.finished(arm, seed, cell)]
-        if missing:
-            summary = replace(summary, notes=(*summary.notes, f"Not in the table, for they are not done: {'; '.join(missing)}."))
+        summary = replace(summary, notes=(*summary.notes, *self.missing(known)))
         files = [write_text(self.out / "table.txt", f"{study_text(summary)}\n"), write_text(self.out / "table.csv", study_csv(summary))]
         if pictures:
             files += self.draw(summary, cells)
         return summary, files
+
+    def missing(self, known: Sequence[tuple[str, int, Cell | None]]) -> list[str]:
+        """Notes on the cells that are not in the table: those that failed, and those that were not run."""
+        notes, open_cells = [], []
+        for arm, seed, cell in known:
+            if cell is not None and cell.state == "failed" and cell.settings == self.settings(arm, seed):
+                notes.append(f"Not in the table, for it failed: {arm}, seed {seed}: {(cell.message.splitlines() or [''])[0]}")
+            elif not self.finished(arm, seed, cell):
+                open_cells.append(f"{arm}, seed {seed}")
+        return [*notes, f"Not in the table, for they are not done: {'; '.join(open_cells)}."] if open_cells else notes
 
     def draw(self, summary: Summary, cells: Sequence[Cell]) -> list[Path]:
         """The two pictures; none, and a warning, where the extra is not installed."""
@@ -275,6 +328,24 @@ def _margin(recipe: Recipe) -> float | None:
     if recipe.train.loss != "gcl":
         return None
     return float(recipe.train.loss_options.get("margin", inspect.signature(LOSSES["gcl"]).parameters["margin"].default))
+
+
+def _asked(recipe: Recipe, data: Path) -> str:
+    """A digest of the test scenes: their tables and the sizes of their files, the same in a moved copy."""
+    settings = recipe.data
+    scenes = read(settings.layout, data, split=settings.test_split, **settings.options)
+    asked = [scene for scene in scenes if chain.chosen(scene.name, settings.test)]
+    if not asked:
+        raise InvalidInputError(
+            f"{data} must hold a scene with a {settings.test_split} split whose name fits {settings.test!r}; it holds none. "
+            "Look at the recipe's [data]."
+        )
+    return digest({scene.name: [_sized(side) for side in (scene.database, scene.queries)] for scene in asked})
+
+
+def _sized(images: Images) -> list[Any]:
+    paths = [images.path(row) for row in range(len(images))]
+    return [images.digest(), [path.stat().st_size if path.exists() else None for path in paths]]
 
 
 def _contents(folder: Path, side: str) -> dict[str, Any]:

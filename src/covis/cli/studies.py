@@ -74,6 +74,8 @@ def latent_command(
     from covis.latent import relate
     from covis.reports.plots import latent_plot
 
+    if out.suffix.lower() != ".png":
+        raise InvalidInputError(f"--out must be a picture ending in .png; got {out}. No other format is written.")
     check_absent(out, overwrite=overwrite)
     if margin is not None and not margin > 0:
         raise InvalidInputError(f"--margin must be above 0; got {margin}.")

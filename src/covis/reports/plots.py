@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ COLOURS = ("#1f6fb2", "#d1701a", "#2a8f5b", "#8a4fa3")
 DOTS_PER_INCH = 160
 MOST_COLUMNS = 4
 """Of panels, beside each other."""
+STEP = 0.012
+"""Between series and their seeds on a numeric axis, a part of its length."""
+FOOT_LINE = 0.135
+"""Inches of a line at the foot."""
 
 
 def study_plot(summary: Summary, out: str | Path, *, axis: tuple[str, Mapping[str, float]] | None = None) -> Path:
@@ -88,28 +92,45 @@ def latent_plot(relations: Mapping[str, Relation], out: str | Path, *, margins: 
     grid[0].set_ylim(bottom=0)
     said = "median and quartiles by similarity; at 0: pairs that share nothing"
     aimed = any(margin is not None for margin in (margins or {}).values())
-    _title(figure, "Distance against similarity", f"{said}; dashed: GCL's target τ (1 − ψ)" if aimed else said)
+    _title(figure, "Distance against similarity", f"{said}; dashed: GCL's target τ\u00a0(1\u00a0−\u00a0ψ)" if aimed else said)
     return _saved(figure, out)
 
 
 def _numeric(axes: Axes, groups: Sequence[Sequence[Row]], metric: str, axis: tuple[str, Mapping[str, float]]) -> None:
-    """The metric over a number."""
+    """The metric over a number; over its logarithm where it spans more than a decade."""
     name, places = axis
-    span = max(places.values()) - min(places.values()) or 1.0
+    moved = _shifts(list(places.values()))
+    if _logarithmic(places.values()):
+        axes.set_xscale("log")
+        axes.set_xticks([], minor=True)
     for number, rows in enumerate(groups):
-        colour, shift = COLOURS[number % len(COLOURS)], span * 0.012 * (number - (len(groups) - 1) / 2)
-        x = [places[row.arm] + shift for row in rows]
+        colour, steps = COLOURS[number % len(COLOURS)], number - (len(groups) - 1) / 2
+        x = [moved(places[row.arm], steps) for row in rows]
         axes.plot(x, [row.metric.value for row in rows], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
         for place, row in zip(x, rows, strict=True):
             axes.plot([place] * 2, [row.metric.low, row.metric.high], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=3)
             axes.plot(place, row.metric.value, "o", color=colour, markersize=7, zorder=4)
-            axes.plot([place + span * 0.012] * len(row.values), list(row.values.values()), ".", color=colour, alpha=0.6, markersize=4)
+            axes.plot([moved(place, 1)] * len(row.values), list(row.values.values()), ".", color=colour, alpha=0.6, markersize=4)
         axes.plot([], [], "o-", color=colour, label=rows[0].descriptor)
-    axes.set_xticks(sorted(set(places.values())), [f"{value:g}" for value in sorted(set(places.values()))])
+    ticks = sorted(set(places.values()))
+    axes.set_xticks(ticks, [np.format_float_positional(value, trim="-") for value in ticks])
     axes.set_xlabel(name, fontsize=10, color=INK)
     axes.set_ylabel(metric, fontsize=10, color=INK)
     _plain(axes, grid="y")
     _legend(axes, groups)
+
+
+def _logarithmic(values: Collection[float]) -> bool:
+    return min(values) > 0 and max(values) > 10 * min(values)
+
+
+def _shifts(values: Collection[float]) -> Callable[[float, float], float]:
+    """What moves a value by so many steps, each the same small part of the axis."""
+    if _logarithmic(values):
+        ratio = (max(values) / min(values)) ** STEP
+        return lambda value, steps: value * ratio**steps
+    span = max(values) - min(values) or 1.0
+    return lambda value, steps: value + span * STEP * steps
 
 
 def _by_name(axes: Axes, groups: Sequence[Sequence[Row]], arms: Sequence[str], summary: Summary) -> None:
@@ -178,9 +199,13 @@ def _legend(axes: Axes, groups: Sequence[Sequence[Row]]) -> None:
 
 
 def _title(figure: Figure, title: str, facts: str) -> None:
-    """What is shown, at the top left; what it was measured on below."""
+    """What is shown, at the top left; what it was measured on below, in room of its own."""
     figure.suptitle(_wrapped(title, round(12 * figure.get_figwidth())), x=0.01, ha="left", fontsize=11, color=INK, fontweight="bold")
-    figure.text(0.01, 0.005, _wrapped(facts, round(17 * figure.get_figwidth())), ha="left", va="bottom", fontsize=7.5, color=FAINT)
+    foot = _wrapped(facts, round(17 * figure.get_figwidth()))
+    figure.text(0.01, 0.03 / figure.get_figheight(), foot, ha="left", va="bottom", fontsize=7.5, color=FAINT)
+    room = (0.06 + FOOT_LINE * len(foot.splitlines())) / figure.get_figheight()
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0, room, 1, 1 - room))
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -196,7 +221,7 @@ def _figure(width: float, height: float) -> Figure:
         raise MissingExtraError(f"Figures need the extra `plots`: pip install 'covis[plots]' ({error}).") from error
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
     engine: Any = figure.get_layout_engine()
-    engine.set(rect=(0, 0.05, 1, 0.95), w_pad=0.06, h_pad=0.06)  # room for the line at the foot
+    engine.set(w_pad=0.06, h_pad=0.06)
     FigureCanvasAgg(figure)
     return figure
 

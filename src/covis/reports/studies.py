@@ -133,7 +133,8 @@ def summarise(
         recipe: what the arms change.
 
     Raises:
-        InvalidInputError: there is no cell, or cells were asked other queries, or judged in other ways.
+        InvalidInputError: there is no cell, or cells were asked other queries, or judged in other ways;
+            or the metric is defined of other queries in some of them.
     """
     found = {arm: sorted((cell for cell in cells if cell.arm == arm), key=lambda cell: cell.seed) for arm in arms}
     found = {arm: members for arm, members in found.items() if members}
@@ -143,8 +144,9 @@ def summarise(
     rows = tuple(row for name in descriptors for row in _rows(name, found, baseline=baseline, metric=metric, also=also))
     seeds = sorted({cell.seed for cell in cells})
     facts = f"recipe {recipe}; {metric} under {scores.protocol.name}; {_counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))})"
+    missing = [] if baseline in found else [f"no differences: the baseline {baseline!r} has no finished cell"]
     efforts = tuple(_effort(arm, members) for arm, members in found.items())
-    return Summary(title, facts, baseline, metric, rows, efforts, tuple(_notes(rows, scores, cells)), scores.protocol.card())
+    return Summary(title, facts, baseline, metric, rows, efforts, (*missing, *_notes(rows, scores, cells)), scores.protocol.card())
 
 
 def _same(found: Mapping[str, Sequence[Cell]], descriptors: Sequence[str], metric: str) -> Scores:
@@ -158,6 +160,11 @@ def _same(found: Mapping[str, Sequence[Cell]], descriptors: Sequence[str], metri
             raise InvalidInputError(
                 f"The cells of a study must be asked the same queries under the same protocol; those of the arm {arm!r} are not. "
                 "Was the data changed in between? Run the study again in another --out."
+            )
+        if not np.array_equal(np.isnan(one.per_query[metric]), np.isnan(first.per_query[metric])):
+            raise InvalidInputError(
+                f"The cells of a study must have {metric} of the same queries, or no seed and no arm could be paired; those of the arm "
+                f"{arm!r} lack other ones. Compare another metric."
             )
     return first
 

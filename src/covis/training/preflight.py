@@ -63,7 +63,7 @@ def check(model: PlaceModel, scenes: Sequence[Scene], labels: Sequence[Labels], 
     check_settings(settings)
     check_device(settings)
     _check_learns(model, settings)
-    _check_loss_and_sampler(model, labels, settings)
+    check_loss_and_sampler(model.dim, labels, settings)
     check_validation(validation, settings.validate, training=scenes)
     if settings.logger == "tensorboard":
         load_tensorboard()
@@ -207,7 +207,7 @@ def _check_learns(model: PlaceModel, settings: TrainSettings) -> None:
         )
 
 
-def _check_loss_and_sampler(model: PlaceModel, labels: Sequence[Labels], settings: TrainSettings) -> None:
+def check_loss_and_sampler(dim: int, labels: Sequence[Labels], settings: TrainSettings) -> None:
     """Hold that the loss takes what the sampler draws: tried on one batch, with random descriptors."""
     random = np.random.default_rng(settings.seed)
 
@@ -221,7 +221,7 @@ def _check_loss_and_sampler(model: PlaceModel, labels: Sequence[Labels], setting
         raise InvalidInputError(
             f"The sampler {settings.sampler!r} must draw batch = {settings.batch} items at once; it draws {len(pairs)}."
         )
-    a, b = (torch.from_numpy(random.standard_normal((*shape, model.dim))).float() for shape in (pairs.query.shape, pairs.database.shape))
+    a, b = (torch.from_numpy(random.standard_normal((*shape, dim))).float() for shape in (pairs.query.shape, pairs.database.shape))
     a, b = (torch.nn.functional.normalize(side, dim=-1) for side in (a, b))
     drawn = "lists (a query with one positive and several negatives)" if pairs.database.ndim == 2 else "pairs"
     try:
