@@ -86,9 +86,8 @@ def main() -> None:
     for way, (seconds, busy, megabytes) in rows.items():
         print(f"{way:<6} {seconds:7.1f} s by the clock {busy:7.1f} s of processors {megabytes:8.0f} MB")
     ratios = [rows["eig"][i] / max(rows["covis"][i], 1e-3) for i in range(3)]
-    print(
-        f"ratio  {ratios[0]:.1f} by the clock (goal {GOAL}), {ratios[1]:.1f} of processors, {ratios[2]:.1f} of memory; differ by {apart:.1e}"
-    )
+    print(f"ratio  {ratios[0]:.1f} by the clock (goal {GOAL}), {ratios[1]:.1f} of processors, {ratios[2]:.1f} of memory")
+    print(f"largest difference, up to signs: {apart:.1e}")
     if apart > 1e-5:
         raise SystemExit("The two must agree to 1e-5.")
     return None
