@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,11 @@ def _labels(queries: Images, database: Images) -> Labels:
     similarity = np.where(apart == 0, 0.9, np.where(apart == 1, 0.3, 0.0))
     excluded = self_pairs(queries, database)
     return Labels(sparse.csr_array(similarity), queries.names, database.names, rule="by hand", parameters={"k": 1}, excluded=excluded)
+
+
+def changed(**values: object) -> TrainSettings:
+    """The settings of these tests, but for some."""
+    return dataclasses.replace(SETTINGS, **values)  # type: ignore[arg-type]
 
 
 def run(model: PlaceModel, street: tuple[Scene, Labels], out: Path, settings: TrainSettings = SETTINGS, **options: object) -> PlaceModel:

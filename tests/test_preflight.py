@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from teaching import MODEL, SETTINGS, TRIPLETS, make_scene, run
+from teaching import MODEL, SETTINGS, TRIPLETS, changed, make_scene, run
 
 from covis.errors import InvalidInputError, UnknownNameError
 from covis.images import Scene
 from covis.labels import Labels
 from covis.models.place import PlaceModel
-from covis.settings import AugmentSettings, TrainSettings
+from covis.settings import AugmentSettings
 from covis.training.fitting import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,10 +31,6 @@ def street(tmp_path: Path) -> Street:
 @pytest.fixture
 def model() -> PlaceModel:
     return PlaceModel(MODEL, seed=0)
-
-
-def changed(**values: object) -> TrainSettings:
-    return dataclasses.replace(SETTINGS, **values)  # type: ignore[arg-type]
 
 
 def test_labels_must_be_of_the_scenes(model: PlaceModel, street: Street, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from teaching import MODEL, SETTINGS, TRIPLETS, make_asked, make_scene, rows, run
+from teaching import MODEL, SETTINGS, TRIPLETS, changed, make_asked, make_scene, rows, run
 
 from covis.errors import CovisWarning, MissingExtraError, TrainingDivergedError
 from covis.images import Scene
@@ -41,10 +41,6 @@ def street(tmp_path: Path) -> Street:
 @pytest.fixture
 def model() -> PlaceModel:
     return PlaceModel(MODEL, seed=0)
-
-
-def changed(**values: object) -> TrainSettings:
-    return dataclasses.replace(SETTINGS, **values)  # type: ignore[arg-type]
 
 
 def pixels_of(scene: Scene, chosen: np.ndarray) -> torch.Tensor:

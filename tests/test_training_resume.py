@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from teaching import MODEL, SETTINGS, TRIPLETS, StopError, make_asked, make_scene, rows, run, stop_at
+from teaching import MODEL, SETTINGS, TRIPLETS, StopError, changed, make_asked, make_scene, rows, run, stop_at
 
 from covis.errors import DamagedFileError, OutputExistsError, SettingsDifferError
 from covis.files import read_json
@@ -53,10 +53,6 @@ def street(tmp_path: Path) -> Street:
 @pytest.fixture
 def model() -> PlaceModel:
     return PlaceModel(MODEL, seed=0)
-
-
-def changed(**values: object) -> TrainSettings:
-    return dataclasses.replace(SETTINGS, **values)  # type: ignore[arg-type]
 
 
 def stopped(
