@@ -91,7 +91,7 @@ def test_a_finished_folder_is_returned_and_another_one_refused(
     out = tmp_path / "d"
     extract(model, images, out=out)
     with monkeypatch.context() as patch:
-        patch.setattr(PlaceModel, "describe_blocks", None)  # nothing is described a second time
+        patch.setattr(PlaceModel, "describe_pixels", None)  # nothing is described a second time
         extract(model, images, out=out)
     other = PlaceModel(SETTINGS, seed=4)
     with pytest.raises(SettingsDifferError, match=f"model: '{model.digest}' there, '{other.digest}' now"):

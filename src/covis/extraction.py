@@ -17,12 +17,12 @@ from covis.descriptors import Descriptors, DescriptorWriter
 from covis.errors import InvalidInputError, MissingFileError, SettingsDifferError
 from covis.files import digest
 from covis.images import Images
-from covis.models.place import PlaceModel
+from covis.models.describers import Describer, describe_blocks
 from covis.rasters import read_image
 
 
 def extract(
-    model: PlaceModel,
+    model: Describer,
     images: Images,
     *,
     out: str | Path | None = None,
@@ -59,9 +59,9 @@ def extract(
     made_by, settings = (
         model.digest,
         {
-            "height": model.settings.height,
-            "width": model.settings.width,
-            "resize": model.settings.resize,
+            "height": model.height,
+            "width": model.width,
+            "resize": model.resize,
             "dtype": dtype,
             "files": _sizes_digest(images),
         },
@@ -125,12 +125,12 @@ class _Memory:
         self.done += len(block)
 
 
-def _describe_into(sink: _Sink, model: PlaceModel, images: Images, *, batch: int, progress: bool) -> None:
+def _describe_into(sink: _Sink, model: Describer, images: Images, *, batch: int, progress: bool) -> None:
     """Describe the rows that the sink has not got."""
     row = sink.done
     paths = [images.path(number) for number in range(row, len(images))]
     with _bar(len(images), shown=progress) as bar:
-        for block in model.describe_blocks(paths, batch=batch):
+        for block in describe_blocks(model, paths, batch=batch):
             bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
             if bad.size:
                 raise InvalidInputError(

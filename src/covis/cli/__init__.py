@@ -1,8 +1,9 @@
 """The command line: one subcommand a verb; it parses, calls, prints.
 
 Paths written go to stdout, talk and progress to stderr. Defaults are those of the functions; a test holds the two together.
-`data` has the commands on data sets and labels, `splitting` covis split, `learning` those that need a network, `models` those
-that convert one, `scoring` what judges, `studies` covis sweep and covis latent.
+`data` has the commands on data sets and labels, `splitting` covis split, `learning` those that train, `models` those that convert
+or export a network, `describing` covis extract, `whitening` covis whiten, `indexing` covis index and search, `reranking` covis rerank,
+`attention` covis attention, `scoring` what judges, `studies` covis sweep and covis latent.
 """
 
 from __future__ import annotations
@@ -10,7 +11,19 @@ from __future__ import annotations
 import sys
 import warnings
 
-from covis.cli import data, learning, models, scoring, splitting, studies  # noqa: F401 - imported for the commands that they add
+from covis.cli import (  # noqa: F401 - imported for the commands that they add
+    attention,
+    data,
+    describing,
+    indexing,
+    learning,
+    models,
+    reranking,
+    scoring,
+    splitting,
+    studies,
+    whitening,
+)
 from covis.cli.data import ls
 from covis.cli.shell import app, say
 from covis.errors import CovisError, CovisWarning

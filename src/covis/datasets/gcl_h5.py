@@ -1,4 +1,4 @@
-"""GCL's ground truth in HDF5: similarities of queries × database, in and out as `Labels`. The only file that imports h5py.
+"""GCL's ground truth in HDF5: similarities of queries × database, in and out as `Labels`.
 
 | file | key | shape |
 |---|---|---|
@@ -20,15 +20,15 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from covis.errors import CovisError, DamagedFileError, InvalidInputError, MissingExtraError, MissingFileError
+from covis.errors import CovisError, DamagedFileError, InvalidInputError, MissingFileError
 from covis.files import atomic_path, check_absent
+from covis.hdf5 import h5py
 from covis.images import Images
 from covis.labels import Labels, self_pairs
 
@@ -110,7 +110,7 @@ def write_labels(
         OutputExistsError: the file is there and `overwrite` is false.
         OutputFailedError: the system refused the write.
     """
-    h5py = _h5py()
+    library = h5py()
     path = check_absent(path, overwrite=overwrite)
     if not key or "/" in key or "\0" in key or key == "." or (key == "sim" and also_binary is not None):
         raise InvalidInputError(f"The key must be a name without '/', other than 'sim' beside also_binary; got {key!r}.")
@@ -124,7 +124,7 @@ def write_labels(
     shape = (1, n * (n - 1) // 2) if condensed else labels.matrix.shape
     with atomic_path(path) as temporary, _Patient(temporary, "w+") as stream:
         # the format of 2018 has checksums in its own structures too
-        with h5py.File(stream, "w", libver=("v110", "v110")) as file:
+        with library.File(stream, "w", libver=("v110", "v110")) as file:
             for name, (entry, kind) in entries.items():
                 _store(file, name, entry, shape=shape, kind=kind, compression=compression)
         if stream.failure is not None:
@@ -154,23 +154,14 @@ class _Patient(io.FileIO):
             return size or 0
 
 
-def _h5py() -> ModuleType:
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError("GCL's ground truth needs the library h5py, which is not installed: pip install covis[h5]") from error
-    module: ModuleType = h5py
-    return module
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The file, opened to be read; whatever HDF5 finds wrong inside is an error of ours that names it."""
-    h5py = _h5py()
+    library = h5py()
     if not path.is_file():
         raise MissingFileError(f"The ground truth {path} must exist; there is no such file.")
     try:
-        with h5py.File(path, "r", rdcc_nbytes=1 << 25) as file:
+        with library.File(path, "r", rdcc_nbytes=1 << 25) as file:
             yield file
     except CovisError:
         raise

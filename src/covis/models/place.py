@@ -21,8 +21,9 @@ from covis.files import digest
 from covis.lookup import resolve
 from covis.models.aggregators import AGGREGATORS, NEEDS_A_TOKEN, Features
 from covis.models.backbones import Backbone
+from covis.models.describers import describe
 from covis.models.weights import load_backbone
-from covis.pixels import ImageLike, check_size, decode_ahead, normalize
+from covis.pixels import ImageLike, Resize, check_size, decode_ahead, normalize
 from covis.settings import ModelSettings
 
 
@@ -95,31 +96,35 @@ class PlaceModel(nn.Module):
         described: torch.Tensor = F.normalize(features, dim=1) if self.settings.normalize else features
         return described
 
+    @property
+    def engine(self) -> str:
+        """What computes."""
+        return "torch"
+
+    @property
+    def height(self) -> int:
+        """Pixels of the network's input."""
+        return self.settings.height
+
+    @property
+    def width(self) -> int:
+        """Pixels of the network's input."""
+        return self.settings.width
+
+    @property
+    def resize(self) -> Resize:
+        """How images get to that size."""
+        return self.settings.resize
+
+    def describe_pixels(self, pixels: torch.Tensor) -> NDArray[np.float32]:
+        """(B, 3, height, width) uint8 to (B, dim), in eval mode; a row does not depend on the others (to 1e-6)."""
+        with evaluating(self), torch.inference_mode():
+            found: NDArray[np.float32] = self(pixels).float().cpu().numpy()
+        return found
+
     def describe(self, images: Sequence[ImageLike], *, batch: int = 32) -> NDArray[np.float32]:
-        """Describe images, in eval mode; the result does not depend on the batch size (to 1e-6).
-
-        Args:
-            images: n paths, uint8 arrays (height, width, 3) or (height, width), or Pillow images, of any size.
-            batch: images that the network sees at once.
-
-        Returns:
-            (n, dim) float32.
-
-        Raises:
-            InvalidInputError: an image is none, or `batch` is less than 1.
-            MissingFileError: a file is not there.
-            DamagedFileError: a file does not decode.
-        """
-        if isinstance(images, str):
-            raise InvalidInputError(f"describe takes a sequence of images; got the one path {images!r}. Put it in a list.")
-        blocks = list(self.describe_blocks(images, batch=batch))
-        return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
-
-    def describe_blocks(self, images: Sequence[ImageLike], *, batch: int = 32) -> Iterator[NDArray[np.float32]]:
-        """What `describe` returns, `batch` rows at a time; the images ahead are decoded meanwhile."""
-        for pixels in self._decoded(images, batch=batch):
-            with evaluating(self), torch.inference_mode():
-                yield self(pixels).float().cpu().numpy()
+        """Describe images, in eval mode: `covis.models.describers.describe`."""
+        return describe(self, images, batch=batch)
 
     @property
     def starts_from_data(self) -> bool:

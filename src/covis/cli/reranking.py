@@ -1,0 +1,1 @@
+"""The command that looks at the first results again: rerank."""

@@ -1,0 +1,1 @@
+"""Two-stage search: the first results looked at again by their local features."""

@@ -1,0 +1,1 @@
+"""Scenes searched as a protocol asks: each alone, or all in one joint index."""
