@@ -1,16 +1,18 @@
-"""The index: exact, in shards, saved, and for descriptors of one kind alone."""
+"""Exact search: equal to an oracle to the last neighbour, ties by row, however many queries and shards, straight from the map."""
 
-import inspect
-import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
+import faiss
 import numpy as np
 import oracles
 import pytest
 
 from covis.descriptors import Descriptors
-from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, UnknownNameError
-from covis.indexes import INDEXES, ExactIndex, index, load_index
-from covis.rankings import Rankings
+from covis.errors import InvalidInputError, OutputExistsError, UnknownNameError
+from covis.indexes import ExactIndex, engine, index, load_index, nearest, shards
 from covis.whitening import fit_whitening
 
 
@@ -92,30 +94,11 @@ def test_an_index_comes_back(tmp_path):
     assert again.rows.tolist() == before.rows.tolist()
     assert again.distances.tolist() == before.distances.tolist()
     assert again.history == before.history
-    assert all(isinstance(shard.vectors, np.memmap) for shard in found.shards)
+    assert all(isinstance(shard.vectors, np.memmap) for shard in found.shards.sets)
     with pytest.raises(OutputExistsError):
         made.save(tmp_path / "i")
     made.save(tmp_path / "i", overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["i"]
-
-
-def test_damaged_indexes_are_refused(tmp_path, refuses_every_cut):
-    path = index([described(20), described(30, seed=2, side="e")]).save(tmp_path / "i")
-    refuses_every_cut(path / "index.json", lambda: load_index(path), harmless=1)
-    refuses_every_cut(path / "shard-0001" / "vectors.npy", lambda: load_index(path), cuts=20)
-    header = json.loads((path / "index.json").read_text())
-    for change in ({"shards": None}, {"shards": "2"}, {"version": 2}, {"format": "covis-descriptors"}):
-        (path / "index.json").write_text(json.dumps(header | change))
-        with pytest.raises(DamagedFileError, match=r"index\.json"):
-            load_index(path)
-    (path / "index.json").write_text(json.dumps(header | {"shards": 3}))
-    with pytest.raises(MissingFileError, match="shard-0002"):
-        load_index(path)
-    (path / "index.json").write_text(json.dumps(header | {"kind": "exactt"}))
-    with pytest.raises(DamagedFileError, match=r"knows \(exact\)"):
-        load_index(path)
-    with pytest.raises(MissingFileError):
-        load_index(tmp_path / "none")
 
 
 def test_descriptors_of_another_kind_are_refused():
@@ -158,10 +141,156 @@ def test_inputs_are_checked():
         index(database, kind="exat")
 
 
-def test_every_index_of_the_table_follows_the_seam(tmp_path):
-    assert set(INDEXES) == {"exact"}
-    for kind in INDEXES:
-        made = index(described(5), kind=kind)
-        assert isinstance(made.search(described(2, side="q", seed=1), k=2), Rankings)
-        assert "k" in inspect.signature(made.search).parameters
-        assert len(load_index(made.save(tmp_path / kind))) == len(made) == 5
+def crowded(n, dim, *, spread, seed=0, side="d"):
+    """Descriptors that are nearly the same: products of matrices alone cannot put them in order."""
+    random = np.random.default_rng(seed)
+    vectors = np.ones(dim) / np.sqrt(dim) + spread * random.normal(size=(n, dim))
+    return Descriptors(vectors.astype(np.float32), tuple(f"{side}{i}" for i in range(n)), "m")
+
+
+@pytest.mark.parametrize("asked", [1, 3, 60])
+@pytest.mark.parametrize("spread", [1e-1, 1e-3, 1e-4])
+def test_neighbours_that_float32_products_cannot_tell_apart_are_in_order(spread, asked):
+    database, queries = crowded(3000, 64, spread=spread), crowded(asked, 64, spread=spread, seed=1, side="q")
+    found = index(database).search(queries, k=10)
+    rows, distances = oracles.nearest(queries.vectors, database.vectors, 10)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-5)
+
+
+def test_a_product_alone_would_get_them_wrong():
+    """Else the test above shows nothing."""
+    database, queries = crowded(3000, 64, spread=1e-4), crowded(60, 64, spread=1e-4, seed=1)
+    assert (engine.knn(queries.vectors, database.vectors, 10)[1] != oracles.nearest(queries.vectors, database.vectors, 10)[0]).any()
+
+
+@pytest.mark.parametrize("asked", [1, 30])
+@pytest.mark.parametrize("copies", [5, 60, 2000])
+def test_equal_distances_stand_in_the_order_of_the_rows(copies, asked):
+    vectors = np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32)
+    database = Descriptors(np.tile(vectors, (copies, 1)), tuple(map(str, range(4 * copies))), "m")
+    queries = Descriptors(np.tile(vectors[2:3], (asked, 1)), tuple(f"q{i}" for i in range(asked)), "m")
+    found = index(database).search(queries, k=20)
+    same = 2 + 4 * np.arange(copies)
+    assert (found.rows[:, : len(same)] == same[:20]).all()
+    assert (found.distances[:, : len(same)] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_number_of_queries_changes_no_bit(dtype):
+    database, queries = described(5000, dim=48, dtype=dtype), described(70, dim=48, seed=1, side="q", dtype=dtype)
+    made = index([database, described(300, dim=48, seed=2, side="e", dtype=dtype)])
+    whole = made.search(queries, k=15)
+    for part in (slice(0, 1), slice(3, 5), slice(10, 18), slice(20, 29)):
+        few = made.search(Descriptors(queries.vectors[part], queries.names[part], "m"), k=15)
+        assert few.rows.tolist() == whole.rows[part].tolist()
+        assert few.distances.tolist() == whole.distances[part].tolist()
+
+
+@pytest.mark.parametrize("asked", [2, 33])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98, 1.0])
+def test_small_pieces_give_what_the_whole_gives(monkeypatch, share, dtype, asked):
+    monkeypatch.setattr(shards, "PIECE", 64)
+    monkeypatch.setattr(shards, "SKIPPED", 4)
+    monkeypatch.setattr(shards, "COPIED", 10 * 4 * 16)
+    monkeypatch.setattr(nearest, "QUERIES", 7)
+    database, queries = described(500, dtype=dtype), described(asked, seed=1, side="q", dtype=dtype)
+    mask = np.random.default_rng(2).random(500) < share
+    found = index([database, described(90, seed=3, side="e", dtype=dtype)]).search(
+        queries, k=12, among=np.concatenate([mask, np.zeros(90, dtype=bool)])
+    )
+    rows, distances = oracles.nearest(queries.vectors, database.vectors[mask], 12)
+    np.testing.assert_array_equal(found.rows, np.flatnonzero(mask)[rows])
+    np.testing.assert_allclose(found.distances, distances, atol=2e-6)
+
+
+def test_vectors_on_disk_are_searched_where_they_are(tmp_path):
+    found = Descriptors.load(described(300).save(tmp_path / "d"))
+    made = ExactIndex()
+    made.add(found)
+    (piece,) = made.shards.pieces(None)
+    assert np.shares_memory(piece.vectors, found.vectors)
+    made.delete(["d7"])
+    (piece,) = made.shards.pieces(made.shards.allowed(None))
+    assert np.shares_memory(piece.vectors, found.vectors)
+    assert piece.hidden.tolist() == [7]
+
+
+def test_faiss_gets_its_block_size_back():
+    before = faiss.cvar.distance_compute_blas_database_bs
+    with engine._variables(engine.PRODUCTS), engine._variables(engine.PRODUCTS):
+        assert faiss.cvar.distance_compute_blas_database_bs == 4096 != before
+    with pytest.raises(AssertionError):
+        engine.knn(np.zeros((1, 3), dtype=np.float32), np.zeros((5, 2), dtype=np.float32), 1)
+    assert faiss.cvar.distance_compute_blas_database_bs == before
+    made, queries = index(described(2000)), described(50, seed=1, side="q")
+    found = []
+    workers = [threading.Thread(target=lambda: found.append(made.search(queries, k=5).rows.tolist())) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(found) == 6
+    assert all(rows == found[0] for rows in found)
+    assert faiss.cvar.distance_compute_blas_database_bs == before
+
+
+def test_vectors_too_long_for_float32_are_refused():
+    vectors = np.ones((3, 4), dtype=np.float32)
+    vectors[1] *= 1e18
+    with pytest.raises(InvalidInputError, match=r"shorter than 1e\+18.*that of b is not"):
+        index(Descriptors(vectors, ("a", "b", "c"), "m"))
+
+
+def test_threads_change_no_bit(monkeypatch):
+    made, queries = index(described(3000, dim=64)), described(900, dim=64, seed=1, side="q")
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(engine, "threads", lambda threads=threads: threads)
+        found.append(made.search(queries, k=30))
+    assert found[0].rows.tolist() == found[1].rows.tolist()
+    assert found[0].distances.tolist() == found[1].distances.tolist()
+
+
+MEMORY = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from covis.descriptors import Descriptors
+from covis.indexes import ExactIndex
+database, queries = Descriptors.load(sys.argv[1]), Descriptors.load(sys.argv[2])
+def anonymous():
+    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")).split()[1]) / 1024
+made = ExactIndex()
+made.add(database)
+made.search(Descriptors(queries.vectors[:100], queries.names[:100], "m"), k=5)
+before, most, done = anonymous(), 0, threading.Event()
+def watch():
+    global most
+    while not done.wait(0.002):
+        most = max(most, anonymous())
+watcher = threading.Thread(target=watch)
+watcher.start()
+found = made.search(queries, k=5)
+many = most
+made.delete(database.names[::2])
+made.search(Descriptors(queries.vectors[:300], queries.names[:300], "m"), k=5)
+done.set()
+watcher.join()
+print(many - before, most - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's own account of memory")
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_search_takes_less_than_100_megabytes_beyond_the_map(tmp_path, dtype):
+    """Of 123 MB of vectors (of float16, half) and 10 MB of queries; half of the rows deleted in the second search."""
+    random = np.random.default_rng(0)
+    for name, count in (("database", 60_000), ("queries", 5_000)):
+        vectors = random.standard_normal((count, 512), dtype=np.float32).astype(dtype)
+        Descriptors(vectors, tuple(f"{name}{i}" for i in range(count)), "m").save(tmp_path / name)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "database"), str(tmp_path / "queries")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(float(megabytes) < 100 for megabytes in done.stdout.split()), done.stdout

@@ -91,10 +91,13 @@ class Judge:
     def _searched(self, described: Sequence[tuple[Descriptors, Descriptors]]) -> list[Rankings]:
         """A ranking a scene, or one over all of them where the protocol searches a joint index."""
         if self._rule.scope == "scene":
-            return [index(database).search(queries, k=deep) for (queries, database), deep in zip(described, self._depths, strict=True)]
+            return [
+                index(database, kind="exact").search(queries, k=deep)
+                for (queries, database), deep in zip(described, self._depths, strict=True)
+            ]
         whole, deep = join(self._scenes), self._k + sum(one - self._k for one in self._depths)
         queries, database = (_stacked(sides) for sides in zip(*described, strict=True))
-        joint = index(Descriptors(database, whole.database.names, model="validation"))
+        joint = index(Descriptors(database, whole.database.names, model="validation"), kind="exact")
         return [joint.search(Descriptors(queries, whole.queries.names, model="validation"), k=deep)]
 
 
