@@ -1,4 +1,4 @@
-"""Descriptors: a folder that comes back, a writer that goes on where it was killed."""
+"""Descriptors: a folder that comes back, and is refused where it is damaged."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covis.descriptors import Descriptors, DescriptorWriter
-from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, OutputFailedError, SettingsDifferError
+from covis.descriptors import Descriptors
+from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, OutputFailedError
 
 NAMES = st.lists(st.text(st.characters(exclude_categories=["Cs"])), unique=True, max_size=5)
 
@@ -99,6 +99,7 @@ def test_nothing_is_overwritten_unasked(tmp_path, full_disk):
     (np.zeros(2, dtype=np.float32), ("a", "b"), r"\(2,\)"),
     (np.zeros((2, 2), dtype=np.float32), ("a",), "1 names for 2 rows"),
     (np.zeros((2, 2), dtype=np.float32), ("a", "a"), "'a' stands twice"),
+    (np.zeros((40000, 1), dtype=np.float32), (*map(str, range(39999)), "39998"), "'39998' stands twice"),
 ])  # fmt: skip
 def test_shapes_and_names_are_checked(vectors, names, said):
     with pytest.raises(InvalidInputError, match=said):
@@ -117,82 +118,3 @@ def test_blocks_are_all_rows_in_order():
     d = made(10)
     assert [len(block) for block in d.blocks(4)] == [4, 4, 2]
     np.testing.assert_array_equal(np.concatenate(list(d.blocks(4))), d.vectors)
-
-
-SETTINGS = {"size": (480, 640), "mean": (0.5, 0.25)}
-
-
-def writer(path, d, **changed):
-    options = {"dim": d.dim, "model": d.model, "dtype": str(d.vectors.dtype), "settings": SETTINGS} | changed
-    return DescriptorWriter(path, options.pop("names", d.names), **options)
-
-
-def bytes_of(path):
-    return {p.name: p.read_bytes() for p in path.iterdir()}
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("killed", range(5))
-def test_a_killed_writer_goes_on(tmp_path, killed, dtype):
-    """Abandoned after each block, and once after half a block's bytes: the resumed folder has the same bytes."""
-    d = made(11, dtype=dtype)
-    blocks = list(d.blocks(3))
-    whole = writer(tmp_path / "whole", d)
-    for block in blocks:
-        whole.append(block)
-    assert same_vectors(whole.finish(), d)
-    begun = writer(tmp_path / "killed", d)
-    for block in blocks[:killed]:
-        begun.append(block)
-    begun.vectors[begun.done : begun.done + 2] = 7  # bytes that never counted
-    del begun
-    assert not (tmp_path / "killed").exists()
-    resumed = writer(tmp_path / "killed", d)
-    assert resumed.done == min(3 * killed, 11)
-    for block in blocks[killed:]:
-        resumed.append(block)
-    resumed.finish()
-    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["killed", "whole"]
-
-
-def same_vectors(found, d):
-    return np.array_equal(found.vectors, d.vectors) and found.names == d.names and found.model == d.model
-
-
-@pytest.mark.parametrize(("changed", "said"), [
-    ({"model": "other"}, "model"),
-    ({"dtype": "float16"}, "dtype"),
-    ({"dim": 4}, "dim"),
-    ({"settings": {"size": (240, 320)}}, "history"),
-    ({"names": tuple("abcdefg")}, "names"),
-])  # fmt: skip
-def test_other_settings_are_refused_and_harm_nothing(tmp_path, changed, said):
-    d = made()
-    writer(tmp_path / "d", d).append(d.vectors[:3])
-    with pytest.raises(SettingsDifferError, match=rf"begun with another {said}"):
-        writer(tmp_path / "d", d, **changed)
-    assert writer(tmp_path / "d", d).done == 3
-
-
-def test_blocks_that_do_not_fit_are_refused(tmp_path):
-    d = made()
-    one = writer(tmp_path / "d", d)
-    for block in (np.zeros((2, 1), dtype=np.float32), np.zeros(3, dtype=np.float32), np.zeros((8, 3), dtype=np.float32)):
-        with pytest.raises(InvalidInputError, match=r"must be \(n, 3\) with n <= 7"):
-            one.append(block)
-    assert one.done == 0
-    with pytest.raises(InvalidInputError, match=r"7 descriptors were announced.*0 were written"):
-        one.finish()
-
-
-def test_an_unfinished_folder_without_progress_is_begun_anew(tmp_path):
-    d = made()
-    writer(tmp_path / "d", d).append(d.vectors[:3])
-    (tmp_path / ".d.unfinished" / "progress.json").unlink()
-    assert writer(tmp_path / "d", d).done == 0
-
-
-def test_nothing_to_describe(tmp_path):
-    d = made(0)
-    assert len(writer(tmp_path / "d", d).finish()) == 0

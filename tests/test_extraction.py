@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
+from covis import files, progress
+from covis.cli.describing import _chosen
 from covis.descriptors import Descriptors
-from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, SettingsDifferError
-from covis.extraction import extract, tiny_images
-from covis.images import Images
+from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, SettingsDifferError
+from covis.extraction import _digest, extract, tiny_images
+from covis.images import Images, Scene
 from covis.models.place import PlaceModel
 from covis.settings import ModelSettings
 
@@ -112,8 +121,10 @@ def test_other_photographs_under_the_same_names_are_noticed(model: PlaceModel, i
 
 def test_a_missing_image_stops_before_the_first_is_described(model: PlaceModel, images: Images, tmp_path: Path) -> None:
     images.path(10).unlink()
-    with pytest.raises(MissingFileError, match=r"10\.png"):
-        extract(model, images, out=tmp_path / "d")
+    images.path(4).unlink()
+    for out in (None, tmp_path / "d"):
+        with pytest.raises(MissingFileError, match=r"2 of 11 do not\. The first: .*4\.png.*--damaged skip"):
+            extract(model, images, out=out)
     assert _names(tmp_path) == []
 
 
@@ -135,7 +146,336 @@ def test_the_bar_is_on_stderr_and_only_where_asked_for(model: PlaceModel, images
     extract(model, images, progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "11/11" in shown.err
+    first, last = shown.err.splitlines()  # no terminal: whole lines, no control characters
+    assert first == "images (torch, cpu): 0/11, begun"
+    assert re.fullmatch(r"images \(torch, cpu\): 11/11, \d+\.\d/s, 0:\d\d in all", last)
+
+
+class Mean:
+    """A describer without a network: the mean colour, and a scale."""
+
+    def __init__(self, *, engine: str = "torch", scale: float = 1.0) -> None:
+        self.dim, self.digest, self.height, self.width, self.resize = 3, f"mean-{scale}", 8, 8, "pil"
+        self.engine, self.scale = engine, scale
+        self.seen: list[int] = []
+
+    def describe_pixels(self, pixels: torch.Tensor) -> np.ndarray:
+        self.seen.append(len(pixels))
+        return self.scale * pixels.float().mean(dim=(2, 3)).numpy() / 255
+
+
+# -- the same result --
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_resumed_extraction_has_the_same_bytes(model: PlaceModel, images: Images, tmp_path: Path, dtype: str) -> None:
+    """Batches begin where they would have begun, so that not even the rounding differs."""
+    extract(model, images, out=tmp_path / "whole", batch=4, dtype=dtype)  # type: ignore[arg-type]
+    kept = images.path(6).read_bytes()
+    images.path(6).write_bytes(kept[:50])
+    with pytest.raises(DamagedFileError, match=r"6\.png"):
+        extract(model, images, out=tmp_path / "d", batch=4, dtype=dtype)  # type: ignore[arg-type]
+    images.path(6).write_bytes(kept)  # mended: it has another size than at the start
+    extract(model, images, out=tmp_path / "d", batch=4, dtype=dtype)  # type: ignore[arg-type]
+    for name in ("vectors.npy", "header.json"):
+        assert (tmp_path / "d" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("dtype", "apart"), [("float32", 1e-6), ("float16", 5e-4)])
+def test_the_batch_does_not_matter_even_where_the_network_was_left_in_training(
+    model: PlaceModel, images: Images, dtype: str, apart: float
+) -> None:
+    model.train()
+    one, four, all_at_once = [extract(model, images, batch=batch, dtype=dtype).vectors.astype(float) for batch in (1, 4, 50)]  # type: ignore[arg-type]
+    model.eval()
+    np.testing.assert_allclose(one, all_at_once, atol=apart)
+    np.testing.assert_allclose(four, all_at_once, atol=apart)
+
+
+def test_what_float16_cannot_hold_is_refused(images: Images, tmp_path: Path) -> None:
+    large = Mean(scale=2e5)
+    assert extract(large, images).vectors.max() > 65504
+    for out in (None, tmp_path / "d"):
+        with pytest.raises(InvalidInputError, match=r"at most 65504 to be stored as float16; the descriptor of \d+\.png has"):
+            extract(large, images, out=out, dtype="float16")
+
+
+def test_a_describer_that_gives_something_else_is_refused(images: Images) -> None:
+    broken = Mean()
+    broken.dim = 4
+    with pytest.raises(InvalidInputError, match=r"must give \(11, 4\) for 11 images; it gave \(11, 3\)"):
+        extract(broken, images)
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_change_nothing(model: PlaceModel, tmp_path: Path) -> None:
+    """kill -9, again and again, until the extraction is through."""
+    code = (
+        "import sys, numpy as np\n"
+        "from covis.images import Images\nfrom covis import unfinished\nfrom covis.extraction import extract\n"
+        "from tests_mean import Mean\nunfinished._RECORD_EVERY = 0.0\n"
+        "images = Images(sys.argv[1], [f'{n}.png' for n in range(400)])\nprint('begun', flush=True)\n"
+        "extract(Mean(), images, out=sys.argv[2], batch=8)\n"
+    )
+    mean = "import numpy as np\nclass Mean:\n    dim, digest, height, width, resize, engine = 3, 'm', 8, 8, 'pil', 'torch'\n"
+    mean += "    def describe_pixels(self, pixels): return pixels.float().mean(dim=(2, 3)).numpy()\n"
+    (tmp_path / "tests_mean.py").write_text(mean)
+    (tmp_path / "set").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(400):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / "set" / f"{number}.png")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+    def command(out: str) -> list[str]:
+        return [sys.executable, "-c", code, str(tmp_path / "set"), str(tmp_path / out)]
+
+    subprocess.run(command("whole"), env=environment, check=True, stdout=subprocess.DEVNULL)
+    kills = 0
+    for _ in range(6):
+        with subprocess.Popen(command("killed"), env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            time.sleep(float(random.uniform(0, 0.4)))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        if (tmp_path / "killed").exists():
+            break
+    assert kills >= 2
+    subprocess.run(command("killed"), env=environment, check=True, stdout=subprocess.DEVNULL)
+    for name in ("vectors.npy", "header.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert _names(tmp_path) == ["killed", "tests_mean.py", "whole"]
+
+
+# -- what is damaged --
+
+
+def _damage(images: Images) -> None:
+    images.path(0).unlink()
+    images.path(5).write_bytes(b"")
+    images.path(9).write_bytes(images.path(9).read_bytes()[:60])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 50])
+def test_what_is_damaged_is_skipped_named_and_counted(model: PlaceModel, images: Images, tmp_path: Path, batch: int) -> None:
+    whole = extract(model, images)
+    _damage(images)
+    for out in (None, tmp_path / "d"):
+        with pytest.warns(CovisWarning, match=r"3 of 11 images have no descriptor\. The first: The image 0\.png must exist"):
+            found = extract(model, images, out=out, batch=batch, damaged="skip")
+        rows = [1, 2, 3, 4, 6, 7, 8, 10]
+        assert found.names == tuple(f"{row}.png" for row in rows)
+        np.testing.assert_allclose(found.vectors, whole.vectors[rows], atol=1e-6)
+        skipped = found.history["extracted"]["skipped"]
+        assert [one["name"] for one in skipped] == ["0.png", "5.png", "9.png"]
+        assert "5.png must decode as an image; it does not (it is empty)" in skipped[1]["reason"]
+        assert not any(str(tmp_path) in one["reason"] for one in skipped)
+    assert Descriptors.load(tmp_path / "d").history == found.history
+
+
+def test_a_folder_with_gaps_is_found_again_and_not_taken_for_whole(model: PlaceModel, images: Images, tmp_path: Path) -> None:
+    kept = images.path(5).read_bytes()
+    images.path(5).write_bytes(b"")
+    with pytest.warns(CovisWarning, match="1 of 11"):
+        first = extract(model, images, out=tmp_path / "d", damaged="skip")
+    with pytest.warns(CovisWarning, match="1 of 11"):
+        again = extract(model, images, out=tmp_path / "d", damaged="skip")
+    assert (again.names, again.history) == (first.names, first.history)
+    with pytest.raises(SettingsDifferError, match=r"damaged: 'skip' there, without 1 images, the first 5\.png; 'stop' now"):
+        extract(model, images, out=tmp_path / "d")
+    images.path(5).write_bytes(kept)
+    with pytest.raises(SettingsDifferError, match="files"):
+        extract(model, images, out=tmp_path / "d", damaged="skip")
+    assert len(extract(model, images, out=tmp_path / "d", overwrite=True)) == 11
+
+
+def test_an_interrupted_extraction_remembers_what_it_skipped(images: Images, tmp_path: Path) -> None:
+    _damage(images)
+
+    class Stopped(Mean):
+        def describe_pixels(self, pixels: torch.Tensor) -> np.ndarray:
+            if len(self.seen) == 3:
+                raise KeyboardInterrupt
+            return super().describe_pixels(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(Stopped(), images, out=tmp_path / "d", batch=2, damaged="skip")
+    going_on = Mean()
+    with pytest.warns(CovisWarning, match="3 of 11"):
+        found = extract(going_on, images, out=tmp_path / "d", batch=2, damaged="skip")
+    assert going_on.seen == [2, 1, 1]  # images 6 and 7, 8 without 9, and 10
+    with pytest.warns(CovisWarning, match="3 of 11"):
+        expected = extract(Mean(), images, batch=2, damaged="skip")
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    assert (found.names, found.history) == (expected.names, expected.history)
+
+
+def test_where_nothing_decodes_there_is_no_result(images: Images, tmp_path: Path) -> None:
+    for row in range(11):
+        images.path(row).write_text("no image")
+    for out in (None, tmp_path / "d"):
+        with pytest.raises(DamagedFileError, match=r"none of the 11 in .* does\. The first: 0\.png must decode"):
+            extract(Mean(), images, out=out, damaged="skip")
+    assert _names(tmp_path) == []
+
+
+def test_policies_and_sizes_that_are_none_are_refused_before_anything_is_written(images: Images, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="'stop' or 'skip'; got 'ignore'"):
+        extract(Mean(), images, out=tmp_path / "d", damaged="ignore")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="at least 1 image"):
+        extract(Mean(), images, out=tmp_path / "d", batch=0)
+    (tmp_path / "file").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExistsError, match="is a file"):
+            extract(Mean(), images, out=tmp_path / "file", overwrite=overwrite)
+    assert _names(tmp_path) == ["file"]
+
+
+# -- engines, and what is there --
+
+
+def test_another_engine_is_accepted_and_named(images: Images, tmp_path: Path) -> None:
+    first = extract(Mean(engine="torch"), images, out=tmp_path / "d")
+    assert first.history["extracted"]["engine"] == ["torch"]
+    assert extract(Mean(engine="onnx"), images, out=tmp_path / "d").history == first.history
+    kept = images.path(9).read_bytes()
+    images.path(9).write_bytes(b"x" * len(kept))
+    with pytest.raises(DamagedFileError):
+        extract(Mean(engine="torch"), images, out=tmp_path / "e", batch=3)
+    images.path(9).write_bytes(kept)
+    both = extract(Mean(engine="onnx"), images, out=tmp_path / "e", batch=3)
+    assert both.history["extracted"]["engine"] == ["torch", "onnx"]
+    folder = tmp_path / "d" / "header.json"
+    older = files.read_json(folder)
+    del older["history"]["extracted"]["engine"]  # written before there was a choice
+    files.write_json(folder, older)
+    assert len(extract(Mean(engine="onnx"), images, out=tmp_path / "d")) == 11
+
+
+def test_an_unfinished_folder_of_another_model_gives_way_to_overwrite(images: Images, tmp_path: Path) -> None:
+    images.path(9).write_bytes(b"x" * images.path(9).stat().st_size)
+    with pytest.raises(DamagedFileError):
+        extract(Mean(), images, out=tmp_path / "d", batch=3)
+    for overwrite in (False, True):
+        refused = SettingsDifferError if not overwrite else DamagedFileError
+        with pytest.raises(refused, match=r"model: 'mean-1.0' there, 'mean-2.0' now" if not overwrite else r"9\.png"):
+            extract(Mean(scale=2.0), images, out=tmp_path / "d", batch=3, overwrite=overwrite)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CovisWarning)
+        assert extract(Mean(scale=2.0), images, out=tmp_path / "d", batch=3, damaged="skip").model == "mean-2.0"
+    assert _names(tmp_path) == ["d"]
+
+
+def test_an_empty_folder_is_no_obstacle(images: Images, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    assert len(extract(Mean(), images, out=tmp_path / "d")) == 11
+    assert _names(tmp_path) == ["d"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4096, 4097, 9000])
+def test_the_hash_of_sizes_is_that_of_the_list(count: int) -> None:
+    """So folders of before are known again."""
+    sizes = np.random.default_rng(count).integers(0, 10**9, count)
+    assert _digest(sizes) == files.digest(sizes.tolist())
+
+
+# -- progress --
+
+
+def test_progress_counts_from_where_it_was(images: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = images.path(9).read_bytes()
+    images.path(9).write_bytes(b"x" * len(kept))
+    with pytest.raises(DamagedFileError):
+        extract(Mean(), images, out=tmp_path / "d", batch=4, progress=True)
+    assert capsys.readouterr().err.splitlines() == ["images (torch): 0/11, begun"]
+    images.path(9).write_bytes(kept)
+    extract(Mean(engine="onnx"), images, out=tmp_path / "d", batch=4, progress=True)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "images (onnx): 8/11, going on"
+    assert last.startswith("images (onnx): 11/11, ")
+
+
+def test_lines_come_now_and_then_with_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.showing(1000, done=200, what="images") as tell:
+        for done in range(210, 1001, 10):
+            now += 1.0
+            tell(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "images: 200/1000, going on",
+        "images: 500/1000, 10.0/s, 0:50 left",
+        "images: 800/1000, 10.0/s, 0:20 left",
+        "images: 1000/1000, 10.0/s, 1:20 in all",
+    ]
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress.showing(40, done=30, what="images") as tell:
+        tell(40)
+    shown = capsys.readouterr().err
+    assert "40/40" in shown
+    assert "images" in shown
+
+
+# -- the command --
+
+
+def _command(*arguments: object) -> tuple[int, str]:
+    from typer.testing import CliRunner
+
+    from covis.cli import app
+
+    done = CliRunner().invoke(app, ["extract", *map(str, arguments)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout
+
+
+def small_network(*, channels: int = 8) -> torch.nn.Module:
+    """What --model tests.test_extraction:small_network would name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(channels)
+        return torch.nn.Sequential(torch.nn.Conv2d(3, channels, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+
+
+def test_a_folder_of_photographs_and_a_network_of_anyone(images: Images, tmp_path: Path) -> None:
+    images.path(3).write_bytes(b"no image")
+    model = ["--model", f"{__name__}:small_network", "--model-option", "channels=5", "--model-option", "height=16"]
+    arguments = [tmp_path / "set", *model, "--out", tmp_path / "d", "--layout", "folder", "--engine", "torch", "--device", "cpu"]
+    with pytest.raises(DamagedFileError, match=r"3\.png"):
+        _command(*arguments)
+    with pytest.warns(CovisWarning, match="1 of 11"):
+        assert _command(*arguments, "--damaged", "skip") == (0, f"{tmp_path / 'd' / 'set' / 'database'}\n")
+    found = Descriptors.load(tmp_path / "d" / "set" / "database")
+    assert (len(found), found.dim, found.history["extracted"]["height"]) == (10, 5, 16)
+    assert found.history["extracted"]["engine"] == ["torch"]
+
+
+@pytest.mark.slow  # for what it imports
+def test_scenes_are_chosen_by_pattern(images: Images, tmp_path: Path) -> None:
+    scenes = [Scene(name, "test", images, images) for name in ("cph", "sf", "oslo")]
+    assert [scene.name for scene in _chosen(scenes, "*")] == ["cph", "sf", "oslo"]
+    assert [scene.name for scene in _chosen(scenes, "*, !s*")] == ["cph", "oslo"]
+    with pytest.raises(InvalidInputError, match=r"must fit --scenes 'paris'; found cph, sf, oslo"):
+        _chosen(scenes, "paris")
+    with pytest.raises(InvalidInputError, match=r"must fit --scenes '!set'; found set"):
+        _command(tmp_path / "set", "--model", "none", "--out", tmp_path / "d", "--layout", "folder", "--scenes", "!set")
+
+
+def test_a_device_that_is_not_there_or_not_used_is_said(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [tmp_path / "set", "--model", "none", "--out", tmp_path / "d", "--device", "cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InvalidInputError, match="torch sees none"):
+        _command(*arguments)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InvalidInputError, match="--engine onnx computes on the processor"):
+        _command(*arguments, "--engine", "onnx")
+
+
+# -- the tiny image --
 
 
 def test_the_tiny_image_is_its_definition(images: Images) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputFailedError, SettingsDifferError
-from covis.files import atomic_path, check_absent, check_header, digest, read_json, write_json
+from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
+from covis.files import atomic_path, check_absent, read_json, write_json
 
 FORMAT, VERSION = "covis-descriptors", 1
 
@@ -48,7 +47,7 @@ class Descriptors:
         if len(self.names) != len(self.vectors):
             raise InvalidInputError(f"Descriptors must have one name a row; got {len(self.names)} names for {len(self.vectors)} rows.")
         if len(set(self.names)) != len(self.names):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
+            twice = Counter(self.names).most_common(1)[0][0]
             raise InvalidInputError(f"Every image must have one descriptor; {twice!r} stands twice.")
 
     def __len__(self) -> int:
@@ -92,7 +91,7 @@ class Descriptors:
         with atomic_path(path) as folder:
             folder.mkdir()
             np.save(folder / "vectors.npy", self.vectors, allow_pickle=False)
-            write_json(folder / "header.json", _header(self.names, self.dim, str(self.vectors.dtype), self.model, self.history))
+            write_json(folder / "header.json", descriptors_header(self.names, self.dim, str(self.vectors.dtype), self.model, self.history))
         return path
 
     @classmethod
@@ -124,106 +123,8 @@ class Descriptors:
             raise DamagedFileError(f"{path} must hold descriptors; its parts do not fit ({error}). Extract again.") from error
 
 
-class DescriptorWriter:
-    """Writes descriptors block by block, so that a killed extraction goes on where it was.
-
-    The blocks gather in `.NAME.unfinished` beside the folder; `finish` puts it in place in one step. A block counts
-    only once its bytes are on the disk.
-
-    Args:
-        path: the folder to be made.
-        names: the images' names, in order.
-        dim: dimensions.
-        model: the hash of the model.
-        dtype: "float32" or "float16".
-        settings: whatever else the vectors depend on; an unfinished folder made with others is refused.
-
-    Raises:
-        SettingsDifferError: there is an unfinished folder for other names, another model or other settings.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        names: tuple[str, ...],
-        *,
-        dim: int,
-        model: str,
-        dtype: Literal["float32", "float16"] = "float32",
-        settings: Mapping[str, Any],
-    ) -> None:
-        self.path = Path(path)
-        self.header = json.loads(
-            json.dumps(_header(names, dim, dtype, model, {"extracted": dict(settings)}))
-        )  # as it is stored: a tuple is a list
-        self.folder = self.path.with_name(f".{self.path.name}.unfinished")
-        self.vectors = self._resumed() if (self.folder / "progress.json").exists() else self._begun()
-
-    @property
-    def done(self) -> int:
-        """How many rows are on the disk."""
-        return int(read_json(self.folder / "progress.json")["rows"])
-
-    def append(self, block: NDArray[np.floating[Any]]) -> None:
-        """Write the next rows.
-
-        Raises:
-            InvalidInputError: they have another dimension, or there are more of them than were announced.
-        """
-        start = self.done
-        rows, dim = self.vectors.shape
-        if np.ndim(block) != 2 or block.shape[1] != dim or start + len(block) > rows:
-            raise InvalidInputError(
-                f"A block for {self.path} must be (n, {dim}) with n <= {rows - start}, the rows that are missing; got {np.shape(block)}."
-            )
-        self.vectors[start : start + len(block)] = block
-        self.vectors.flush()
-        self._progress(start + len(block))
-
-    def finish(self) -> Descriptors:
-        """Put the folder in place and open it.
-
-        Raises:
-            InvalidInputError: rows are missing.
-        """
-        if self.done != len(self.header["names"]):
-            raise InvalidInputError(f"{len(self.header['names'])} descriptors were announced for {self.path}; {self.done} were written.")
-        del self.vectors
-        with atomic_path(self.path) as folder:
-            (self.folder / "progress.json").unlink()
-            self.folder.replace(folder)
-        return Descriptors.load(self.path)
-
-    def _begun(self) -> np.memmap[Any, Any]:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shape = (len(self.header["names"]), self.header["dim"])
-        try:
-            self.folder.mkdir(parents=True)
-            vectors = np.lib.format.open_memmap(self.folder / "vectors.npy", mode="w+", dtype=self.header["dtype"], shape=shape)
-        except OSError as error:
-            raise OutputFailedError(
-                f"{self.path} could not be written: {error.strerror or error}. Free the disk or choose another place."
-            ) from error
-        write_json(self.folder / "header.json", self.header)
-        self._progress(0)
-        return vectors
-
-    def _resumed(self) -> np.memmap[Any, Any]:
-        stored = read_json(self.folder / "header.json")
-        check_header(stored, self.folder, kind=FORMAT, version=VERSION)
-        if stored != self.header:
-            different = [key for key in self.header if stored.get(key) != self.header[key]]
-            raise SettingsDifferError(
-                f"{self.folder} was begun with another {' and '.join(different)}. Finish it with the settings it was "
-                "begun with, or remove the folder."
-            )
-        return np.lib.format.open_memmap(self.folder / "vectors.npy", mode="r+")
-
-    def _progress(self, rows: int) -> None:
-        write_json(self.folder / "progress.json", {"rows": rows, "for": digest(self.header)})
-
-
-def _header(names: tuple[str, ...], dim: int, dtype: str, model: str, history: Mapping[str, Any]) -> dict[str, Any]:
+def descriptors_header(names: tuple[str, ...], dim: int, dtype: str, model: str, history: Mapping[str, Any]) -> dict[str, Any]:
+    """What `header.json` holds."""
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from covis.descriptors import Descriptors, DescriptorWriter
-from covis.errors import InvalidInputError, MissingFileError, SettingsDifferError
-from covis.files import digest
+from covis.descriptors import Descriptors
+from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, SettingsDifferError
 from covis.images import Images
-from covis.models.describers import Describer, describe_blocks
+from covis.models.describers import Describer
+from covis.pixels import decode_each
+from covis.progress import showing
 from covis.rasters import read_image
+from covis.unfinished import DescriptorWriter, clear_traces
+
+Store = Literal["float32", "float16"]
+Damaged = Literal["stop", "skip"]
+
+_LARGEST_HALF = 65504.0
 
 
 def extract(
@@ -27,54 +36,74 @@ def extract(
     *,
     out: str | Path | None = None,
     batch: int = 32,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Store = "float32",
+    damaged: Damaged = "stop",
     overwrite: bool = False,
     progress: bool = False,
 ) -> Descriptors:
     """Describe every image of a table.
 
     With `out`, the vectors are written as they come and opened as a memory map at the end; a killed extraction goes
-    on where it was. A finished folder of the same model, images and type is returned as it is.
+    on where it was, and ends with the same bytes. A finished folder of the same model, images and type is returned as it is.
 
     Args:
-        model: runs where its weights are, in eval mode.
+        model: anything that describes; it runs where its weights are, a network in eval mode.
         images: the table; every file is looked for before the first is described.
         out: the folder to write; absent, the vectors stay in memory.
         batch: images that the network sees at once; the vectors do not depend on it (to 1e-6).
         dtype: "float32" or "float16".
-        overwrite: replace a finished folder of another model, other images or another type.
-        progress: show a bar on stderr.
+        damaged: what becomes of an image that is missing or does not decode. "stop": it is an error; what was described before
+            is kept. "skip": it has no row, `names` lack it, `history["extracted"]["skipped"]` has its name and the reason, and a
+            CovisWarning says how many there are.
+        overwrite: replace a finished folder, and begin anew where an unfinished one is of another model, other images or another type.
+        progress: show on stderr how many are done, how fast, and how long it still takes.
 
     Returns:
-        (n, d) vectors with the images' names, the model's hash, and the settings in `history["extracted"]`.
+        (n, d) vectors with the images' names and the model's hash. `history["extracted"]` holds the size and the way to it,
+        the type, a hash of the files' sizes, and what computed: `engine`, a list with more than one name where an extraction was
+        stopped and went on with another. An engine differs from another by rounding alone, and is not compared.
 
     Raises:
         MissingFileError: an image is not there.
-        DamagedFileError: an image does not decode, or `out` holds something else.
-        SettingsDifferError: `out` was made, or begun, with another model, images or type.
-        InvalidInputError: a descriptor is not finite; the message names the image.
+        DamagedFileError: an image does not decode, or none of them does, or `out` holds something else.
+        SettingsDifferError: `out` was made, or begun, with another model, images or type, or lacks images and "stop" is asked for.
+        InvalidInputError: a descriptor is not finite, or too large for float16; the message names the image.
+        OutputExistsError: `out` is a file, or a folder of something else.
+        OutputFailedError: the disk is full, or does not let itself be written.
     """
-    if dtype not in ("float32", "float16"):
-        raise InvalidInputError(f"The type of descriptors must be 'float32' or 'float16'; got {dtype!r}.")
-    made_by, settings = (
-        model.digest,
-        {
-            "height": model.height,
-            "width": model.width,
-            "resize": model.resize,
-            "dtype": dtype,
-            "files": _sizes_digest(images),
-        },
-    )
+    _check(batch, dtype, damaged)
+    sizes = _sizes(images)
+    if damaged == "stop":
+        _check_all_there(images, sizes)
+    made_by, height, width = model.digest, model.height, model.width
+    settings = {"height": height, "width": width, "resize": model.resize, "dtype": dtype, "files": _digest(sizes)}
+    if out is not None and _is_there(Path(out)) and not overwrite:
+        return _finished(Path(out), images.names, {"model": made_by, **settings}, damaged=damaged)
+    sink: _Sink
     if out is None:
-        memory = _Memory(np.empty((len(images), model.dim), dtype=dtype))
-        _describe_into(memory, model, images, batch=batch, progress=progress)
-        return Descriptors(memory.vectors, images.names, made_by, {"extracted": settings})
-    if Path(out).exists() and not overwrite:
-        return _finished(Path(out), images.names, made_by, settings)
-    writer = DescriptorWriter(out, images.names, dim=model.dim, model=made_by, dtype=dtype, settings=settings)
-    _describe_into(writer, model, images, batch=batch, progress=progress)
-    return writer.finish()
+        sink = _Memory(images.names, model, dtype=dtype, settings=settings, digest=made_by)
+    else:
+        sink = DescriptorWriter(
+            out,
+            images.names,
+            dim=model.dim,
+            model=made_by,
+            dtype=dtype,
+            settings=settings,
+            sizes=sizes,
+            engine=model.engine,
+            overwrite=overwrite,
+        )
+    with sink:
+        _describe_into(sink, model, images, batch=batch, dtype=dtype, damaged=damaged, progress=progress)
+        if images.names and not sink.rows:
+            sink.discard()
+            raise DamagedFileError(
+                f"At least one image must decode; none of the {len(images)} in {images.root} does. The first: {sink.skipped[0]['reason']}"
+            )
+        described = sink.finish()
+    _warn_of(described, len(images))
+    return described
 
 
 def tiny_images(images: Images, *, height: int = 12, width: int = 16) -> Descriptors:
@@ -110,68 +139,200 @@ def tiny_images(images: Images, *, height: int = 12, width: int = 16) -> Descrip
 class _Sink(Protocol):
     """Where rows go: memory, or a folder that remembers how many it has."""
 
-    @property
-    def done(self) -> int: ...
+    done: int
+    rows: int
+    skipped: list[dict[str, str]]
 
-    def append(self, block: NDArray[np.floating[Any]]) -> None: ...
+    def append(self, block: NDArray[np.floating[Any]], *, skipped: Sequence[Mapping[str, str]] = ()) -> None: ...
+
+    def finish(self) -> Descriptors: ...
+
+    def discard(self) -> None: ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class _Memory:
-    def __init__(self, vectors: NDArray[np.floating[Any]]) -> None:
-        self.vectors, self.done = vectors, 0
+    def __init__(self, names: tuple[str, ...], model: Describer, *, dtype: Store, settings: Mapping[str, Any], digest: str) -> None:
+        self.vectors = np.empty((len(names), model.dim), dtype=dtype)  # the system hands out the pages as they are written
+        self.names, self.settings, self.digest, self.engine = names, settings, digest, model.engine
+        self.done = self.rows = 0
+        self.skipped: list[dict[str, str]] = []
 
-    def append(self, block: NDArray[np.floating[Any]]) -> None:
-        self.vectors[self.done : self.done + len(block)] = block
-        self.done += len(block)
+    def append(self, block: NDArray[np.floating[Any]], *, skipped: Sequence[Mapping[str, str]] = ()) -> None:
+        self.vectors[self.rows : self.rows + len(block)] = block
+        self.rows += len(block)
+        self.done += len(block) + len(skipped)
+        self.skipped += [dict(one) for one in skipped]
+
+    def finish(self) -> Descriptors:
+        history = {"extracted": {**self.settings, "engine": [self.engine] if self.rows else []}}
+        if not self.skipped:
+            return Descriptors(self.vectors, self.names, self.digest, history)
+        history["extracted"]["skipped"] = self.skipped
+        return Descriptors(self.vectors[: self.rows], _without(self.names, self.skipped), self.digest, history)
+
+    def discard(self) -> None: ...
+
+    def __enter__(self) -> _Memory:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
 
 
-def _describe_into(sink: _Sink, model: Describer, images: Images, *, batch: int, progress: bool) -> None:
-    """Describe the rows that the sink has not got."""
-    row = sink.done
-    paths = [images.path(number) for number in range(row, len(images))]
-    with _bar(len(images), shown=progress) as bar:
-        for block in describe_blocks(model, paths, batch=batch):
-            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-            if bad.size:
-                raise InvalidInputError(
-                    f"Every descriptor must be finite; that of {images.path(row + int(bad[0]))} is not. "
-                    f"The model {model.digest} has diverged, or its weights are wrong."
-                )
-            sink.append(block)
-            row += len(block)
-            bar.update(bar.task_ids[0], completed=row)
+class _Paths(Sequence[Path]):
+    """The files of a table from one row on, made when they are asked for: a list of a million paths would be 200 MB."""
+
+    def __init__(self, images: Images, first: int) -> None:
+        self._images, self._first = images, first
+
+    def __len__(self) -> int:
+        return len(self._images) - self._first
+
+    @overload
+    def __getitem__(self, row: int) -> Path: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Path]: ...
+    def __getitem__(self, row: int | slice) -> Path | list[Path]:
+        if isinstance(row, slice):
+            return [self._images.path(self._first + one) for one in range(*row.indices(len(self)))]
+        return self._images.path(self._first + row)
 
 
-def _finished(path: Path, names: tuple[str, ...], model: str, settings: Mapping[str, Any]) -> Descriptors:
+def _describe_into(sink: _Sink, model: Describer, images: Images, *, batch: int, dtype: Store, damaged: Damaged, progress: bool) -> None:
+    """Describe the images that the sink has not got, in whole batches, so that a resumed extraction has the same ones."""
+    row, what = sink.done, f"images ({model.engine}{_device(model)})"
+    batches = decode_each(_Paths(images, row), height=model.height, width=model.width, resize=model.resize, batch=batch)
+    with showing(len(images), done=row, what=what, shown=progress) as tell, closing(batches), _full_precision(model):
+        for pixels, failed in batches:
+            if failed and damaged == "stop":
+                raise failed[min(failed)]
+            count = len(pixels) + len(failed)
+            names = [images.names[row + position] for position in range(count) if position not in failed]
+            block = model.describe_pixels(pixels) if len(pixels) else np.zeros((0, model.dim), dtype=np.float32)
+            _check_block(block, names, model, dtype)
+            sink.append(block, skipped=[_skipped(images, row + position, error) for position, error in sorted(failed.items())])
+            row += count
+            tell(row)
+
+
+def _check(batch: int, dtype: str, damaged: str) -> None:
+    if dtype not in get_args(Store):
+        raise InvalidInputError(f"The type of descriptors must be 'float32' or 'float16'; got {dtype!r}.")
+    if damaged not in get_args(Damaged):
+        raise InvalidInputError(f"What becomes of damaged images must be 'stop' or 'skip'; got {damaged!r}.")
+    if batch < 1:
+        raise InvalidInputError(f"A batch must hold at least 1 image; got {batch}.")
+
+
+def _check_block(block: NDArray[np.floating[Any]], names: Sequence[str], model: Describer, dtype: Store) -> None:
+    """One finite row an image, of values that the type can hold."""
+    if block.shape != (len(names), model.dim):
+        raise InvalidInputError(f"A describer must give ({len(names)}, {model.dim}) for {len(names)} images; it gave {block.shape}.")
+    bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    if bad.size:
+        raise InvalidInputError(
+            f"Every descriptor must be finite; that of {names[bad[0]]} is not. "
+            f"The model {model.digest} has diverged, or its weights are wrong."
+        )
+    if dtype == "float16" and block.size and (largest := np.abs(block).max(axis=1)).max() > _LARGEST_HALF:
+        row = int(largest.argmax())
+        raise InvalidInputError(
+            f"A value must be at most {_LARGEST_HALF:.0f} to be stored as float16; the descriptor of {names[row]} has {largest[row]:.6g}. "
+            "Store float32, or let the model normalize."
+        )
+
+
+def _skipped(images: Images, row: int, error: Exception) -> dict[str, str]:
+    """Name and reason; without the folder, so that the record does not depend on where the images lie."""
+    reason = str(error).replace(str(images.path(row)), images.names[row])
+    return {"name": images.names[row], "reason": reason.encode("utf-8", "replace").decode("utf-8")}
+
+
+def _without(names: tuple[str, ...], skipped: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    lacking = {one["name"] for one in skipped}
+    return tuple(name for name in names if name not in lacking)
+
+
+def _warn_of(described: Descriptors, count: int) -> None:
+    skipped = described.history["extracted"].get("skipped", ())
+    if skipped:
+        warnings.warn(f"{len(skipped)} of {count} images have no descriptor. The first: {skipped[0]['reason']}", CovisWarning, stacklevel=3)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something is in the way; an empty folder is not."""
+    if path.exists() and not path.is_dir():
+        raise OutputExistsError(f"Descriptors are a folder; {path} is a file. Choose another --out, or remove it.")
+    return path.exists() and any(path.iterdir())
+
+
+def _finished(path: Path, names: tuple[str, ...], wanted: Mapping[str, Any], *, damaged: Damaged) -> Descriptors:
     """The folder's descriptors, if they are what would be extracted now."""
     found = Descriptors.load(path)
-    stored, wanted = {"model": found.model, **dict(found.history.get("extracted", {}))}, {"model": model, **settings}
+    stored = {"model": found.model, **dict(found.history.get("extracted", {}))}
     different = [f"{key}: {stored.get(key)!r} there, {wanted[key]!r} now" for key in wanted if stored.get(key) != wanted[key]]
-    if found.names != names:
-        different.append(f"names: {len(found)} images there, {len(names)} now" if len(found) != len(names) else "names")
+    skipped = stored.get("skipped", ())
+    expected = _without(names, skipped) if skipped else names
+    if found.names != expected:
+        different.append(f"names: {len(found)} images there, {len(names)} now" if len(found) != len(expected) else "names")
+    if skipped and damaged == "stop":
+        different.append(f"damaged: 'skip' there, without {len(skipped)} images, the first {skipped[0]['name']}; 'stop' now")
     if different:
         raise SettingsDifferError(
             f"{path} was extracted with other settings ({'; '.join(different)}). Choose another --out, or pass --overwrite."
         )
+    clear_traces(path)
+    _warn_of(found, len(names))
     return found
 
 
-def _sizes_digest(images: Images) -> str:
-    """A hash of the files' sizes: other photographs under the same names are noticed without reading them."""
-    sizes = []
+def _sizes(images: Images) -> NDArray[np.int64]:
+    """(n,) the files' sizes in bytes, -1 where there is none: a file of another size is another photograph, and need not be read."""
+    sizes = np.full(len(images), -1, dtype=np.int64)
     for row in range(len(images)):
         try:
-            sizes.append(images.path(row).stat().st_size)
-        except FileNotFoundError:
-            raise MissingFileError(
-                f"The image {images.path(row)} must exist; there is no such file. Check the data folder, or that it was unpacked whole."
-            ) from None
-    return digest(sizes)
+            sizes[row] = os.stat(images.path(row)).st_size
+        except OSError:
+            continue
+    return sizes
+
+
+def _check_all_there(images: Images, sizes: NDArray[np.int64]) -> None:
+    missing = np.flatnonzero(sizes < 0)
+    if missing.size:
+        raise MissingFileError(
+            f"Every image must exist; {missing.size} of {len(images)} do not. The first: {images.path(int(missing[0]))}. "
+            "Check the data folder, or that it was unpacked whole; or skip what is damaged (--damaged skip)."
+        )
+
+
+def _digest(sizes: NDArray[np.int64]) -> str:
+    """What `files.digest` gives for the list of sizes, null where there is no file, without making the list."""
+    found = hashlib.sha256(b"[")
+    for start in range(0, len(sizes), 4096):
+        part = ", ".join("null" if size < 0 else str(size) for size in sizes[start : start + 4096].tolist())
+        found.update((", " if start else "").encode() + part.encode())
+    found.update(b"]")
+    return found.hexdigest()[:16]
+
+
+def _device(model: Describer) -> str:
+    first = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    return "" if first is None else f", {first.device}"
 
 
 @contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        bar.add_task("images", total=total)
-        yield bar
+def _full_precision(model: Describer) -> Iterator[None]:
+    """On a GPU convolutions in float32, not in TF32, whose rounding (1e-3) would depend on the batch."""
+    if not isinstance(model, torch.nn.Module) or not any(one.is_cuda for one in model.parameters()):
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

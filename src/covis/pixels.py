@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from covis.errors import InvalidInputError
-from covis.rasters import read_image
+from covis.errors import CovisError, DamagedFileError, InvalidInputError, MissingFileError
+from covis.rasters import read_picture, upright_rgb
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[np.uint8] | Image.Image"
 """A path, an array (height, width, 3) or (height, width) of uint8, or a Pillow image."""
@@ -103,17 +104,47 @@ def decode_ahead(
         MissingFileError: a file is not there.
         DamagedFileError: a file does not decode.
     """
+    with closing(decode_each(images, height=height, width=width, batch=batch, resize=resize, threads=threads)) as batches:
+        for pixels, failed in batches:
+            if failed:
+                raise failed[min(failed)]
+            yield pixels
+
+
+def decode_each(
+    images: Sequence[ImageLike], *, height: int, width: int, batch: int, resize: Resize = "pil", threads: int | None = None
+) -> Generator[tuple[torch.Tensor, dict[int, CovisError]]]:
+    """As `decode_ahead`, but a file that is missing or damaged leaves the others of its batch as they are.
+
+    Args:
+        images: n images, as `decode` takes them; asked for by slices, when they are about to be decoded.
+        height: pixels.
+        width: pixels.
+        batch: images a batch; the last one may be smaller.
+        resize: as `decode` takes it.
+        threads: decoding threads; absent, one a processor core, at most 8.
+
+    Yields:
+        (g, 3, height, width) uint8: those of the batch that decoded, in order; and what is wrong with the others, by
+        their position in the batch.
+
+    Raises:
+        InvalidInputError: `batch` is less than 1, an image is none, or the size is not to be had.
+    """
     if batch < 1:
         raise InvalidInputError(f"A batch must hold at least 1 image; got {batch}.")
     check_size(height, width, resize)
-    waiting: deque[list[Future[NDArray[np.uint8]]]] = deque()
-    with ThreadPoolExecutor(_threads(threads)) as pool:
+    waiting: deque[list[Future[NDArray[np.uint8] | CovisError]]] = deque()
+    pool = ThreadPoolExecutor(_threads(threads))
+    try:
         for start in range(0, len(images), batch):
-            waiting.append([pool.submit(_rows_of_pixels, image, height, width, resize) for image in images[start : start + batch]])
+            waiting.append([pool.submit(_rows_or_error, image, height, width, resize) for image in images[start : start + batch]])
             if len(waiting) > _AHEAD:
-                yield _stacked([future.result() for future in waiting.popleft()])
+                yield _sorted_out(waiting.popleft(), height, width)
         while waiting:
-            yield _stacked([future.result() for future in waiting.popleft()])
+            yield _sorted_out(waiting.popleft(), height, width)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def normalize(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -254,9 +285,9 @@ def _central_square(picture: Image.Image, *, side: int) -> Image.Image:
 
 def _opened(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return upright_rgb(image)
     if isinstance(image, (str, os.PathLike)):
-        return Image.fromarray(read_image(os.fspath(image)))
+        return read_picture(os.fspath(image))
     if (
         not isinstance(image, np.ndarray)
         or image.dtype != np.uint8
@@ -270,8 +301,21 @@ def _opened(image: Any) -> Image.Image:
     return Image.fromarray(image).convert("RGB")
 
 
-def _stacked(rows: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
+def _rows_or_error(image: ImageLike, height: int, width: int, resize: Resize) -> NDArray[np.uint8] | CovisError:
+    try:
+        return _rows_of_pixels(image, height, width, resize)
+    except (MissingFileError, DamagedFileError) as error:
+        return error.with_traceback(None)  # which would keep the file's pixels alive
+
+
+def _sorted_out(
+    futures: Sequence[Future[NDArray[np.uint8] | CovisError]], height: int, width: int
+) -> tuple[torch.Tensor, dict[int, CovisError]]:
+    found = [future.result() for future in futures]
+    rows = [one for one in found if isinstance(one, np.ndarray)]
+    stacked = np.stack(rows) if rows else np.empty((0, height, width, 3), dtype=np.uint8)
+    failed = {position: one for position, one in enumerate(found) if isinstance(one, CovisError)}
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2), failed
 
 
 def _threads(threads: int | None) -> int:

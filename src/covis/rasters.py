@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
 from covis.files import atomic_path
@@ -15,24 +15,74 @@ DEPTH_INVALID = (0, 65535)
 """Raw depth values (millimetres) that mean "no measurement" in the 7-Scenes files: both occur."""
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Decode an image file to RGB, upright.
+_ORIENTATION = 0x0112  # EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 256, 257, 258, 262  # TIFF
 
-    EXIF orientation is applied; grey, palette and CMYK images become RGB, and alpha is dropped.
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Decode an image file to RGB, upright; what becomes of 16 bits, alpha and the like, `upright_rgb` says.
 
     Args:
-        path: a JPEG, PNG or any other file that Pillow decodes.
+        path: a JPEG, PNG or any other file that Pillow decodes; of several frames or pages the first.
 
     Returns:
         (height, width, 3) uint8.
 
     Raises:
         MissingFileError: there is no such file.
-        DamagedFileError: the file does not decode (no image, or truncated).
+        DamagedFileError: the file does not decode (no image, truncated, too large, or without a range of values).
+    """
+    return np.asarray(read_picture(path), dtype=np.uint8)
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """What `read_image` reads, as a Pillow image: what is resized next need not become an array first.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DamagedFileError: the file does not decode.
     """
     with _Opened(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(upright.convert("RGB"), dtype=np.uint8)
+        return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A Pillow image as 8-bit RGB, turned as its EXIF orientation says; the image itself where it is that already.
+
+    Grey becomes three equal channels. Of 16 bits the upper eight are kept, which is what Pillow does to 16-bit colour. CMYK is
+    converted without a colour profile, as Pillow does. Alpha is dropped, not blended, and so is a palette's transparency: the
+    colours are those that the file stores, as torchvision's loaders have them.
+
+    Args:
+        image: of any mode of Pillow.
+
+    Returns:
+        of mode "RGB".
+
+    Raises:
+        InvalidInputError: the values have no range that says what is white: floats, or integers beyond 16 bits.
+
+    >>> upright_rgb(Image.fromarray(np.array([[0, 255, 256, 65535]], dtype=np.uint16))).getpixel((2, 0))
+    (1, 1, 1)
+    """
+    image.load()  # a TIFF is turned by Pillow when it is loaded, and says so from then on
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _upper_bits(image)
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns; the colours are the same
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_depth(path: str | Path, *, scale: float = 0.001) -> NDArray[np.float32]:
@@ -92,8 +142,10 @@ def write_depth(path: str | Path, depth: NDArray[np.float32], *, scale: float = 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) in pixels as `read_image` would give it, from the header alone."""
     with _Opened(path) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
+        tags = getattr(image, "tag_v2", {})  # of a TIFF, whose size Pillow gives turned already, or not, as its version is
+        width, height = int(tags.get(_WIDTH, image.width)), int(tags.get(_HEIGHT, image.height))
+        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (width, height) if turned else (height, width)
 
 
 def has_gps(path: str | Path) -> bool:
@@ -102,32 +154,67 @@ def has_gps(path: str | Path) -> bool:
         return bool(image.getexif().get_ifd(0x8825))
 
 
+def _upper_bits(image: Image.Image) -> Image.Image:
+    """The upper eight bits of a grey image of 16, or 12."""
+    if image.mode == "F":
+        raise InvalidInputError("floats have no range that says what is white; store it with 8 or 16 bits")
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    bits = 12 if tags.get(_BITS, (16,))[0] == 12 else 16  # Pillow gives the values of both as they are
+    raw = np.asarray(image)
+    if raw.size and (raw.min() < 0 or raw.max() >= 2**bits):
+        raise InvalidInputError(
+            f"its values must be in [0, {2**bits - 1}] to be taken for {bits} bits, found {raw.min()} to {raw.max()}; "
+            "store it with 8 or 16 bits"
+        )
+    grey = (raw.astype(np.uint16) >> (bits - 8)).astype(np.uint8)
+    white_is_zero = tags.get(_PHOTOMETRIC) == 0  # Pillow turns that round for 8 bits alone
+    return Image.fromarray(255 - grey if white_is_zero else grey)
+
+
 class _Opened:
-    """Open an image file for reading; any failure inside, decoding included, is an error of ours that names the file."""
+    """Open an image file for reading; any failure inside, decoding included, is an error of ours that names the file.
+
+    Pillow gets a stream and not the path: it would map some files into memory, where a truncated one stops the process, and where
+    it turns uncompressed grey TIFFs wrongly.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.image: Image.Image | None = None
 
     def __enter__(self) -> Image.Image:
         try:
-            self.image = Image.open(self.path)
+            self.stream = self.path.open("rb")
         except FileNotFoundError:
             raise MissingFileError(
                 f"The image {self.path} must exist; there is no such file. Check the data folder, or that it was unpacked whole."
             ) from None
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError) as error:
             raise self._damaged(error) from error
-        return self.image
+        try:
+            return Image.open(self.stream)
+        except MemoryError:
+            self.stream.close()
+            raise
+        except Exception as error:  # decoders of damaged files raise anything: struct.error, TypeError, IndexError, a warning made an error
+            self.stream.close()
+            raise self._damaged(error) from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if self.image is not None:
-            self.image.close()
-        if isinstance(error, (OSError, SyntaxError, ValueError)) and not isinstance(error, (DamagedFileError, InvalidInputError)):
+        self.stream.close()
+        if isinstance(error, Exception) and not isinstance(error, (DamagedFileError, MemoryError)):
             raise self._damaged(error) from error
 
     def _damaged(self, error: BaseException) -> DamagedFileError:
-        return DamagedFileError(f"{self.path} must decode as an image; it does not ({error}). Fetch it again, or remove it from the set.")
+        advice, reason = "Fetch it again, or remove it from the set.", str(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is of no kind that Pillow knows" if self.path.stat().st_size else "it is empty"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        elif isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+            advice = "Store it smaller, or remove it from the set."
+        elif isinstance(error, InvalidInputError):
+            advice = "Or remove it from the set."
+        return DamagedFileError(f"{self.path} must decode as an image; it does not ({reason}). {advice}")
 
 
 def _write(path: str | Path, image: Image.Image) -> Path:

@@ -2,34 +2,84 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from covis.cli.shell import Data, Layout, Out, Overwrite, Read, Split, app, print_paths, read_scenes
+from covis.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from covis.images import Scene
+    from covis.models.describers import Describer
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @app.command()
 def extract(
     data: Data,
-    model: Annotated[Path, typer.Option(help="A model's folder.", show_default=False)],
+    model: Annotated[
+        str, typer.Option(help="A model's folder, an .onnx file, module:function, or hub:/path/to/folder:entry.", show_default=False)
+    ],
     out: Out,
     layout: Layout = "auto",
     split: Split = "test",
     read: Read = None,
+    scenes: Annotated[str, typer.Option(help="Shell patterns of scenes, with commas; one that begins with ! leaves out: '*,!sf'.")] = "*",
+    engine: Annotated[
+        Literal["auto", "torch", "onnx"], typer.Option(help="What computes; auto: ONNX Runtime on a processor, where it pays.")
+    ] = "auto",
+    device: Annotated[Device, typer.Option(help="Where torch computes; auto: on a CUDA device if there is one.")] = "auto",
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option(help="For module:function and hub:, KEY=VALUE: its keywords, height, width, mean, std.", show_default=False),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Images at once.")] = 32,
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the stored vectors.")] = "float32",
+    damaged: Annotated[
+        Literal["stop", "skip"], typer.Option(help="Images that are missing or do not decode: an error, or left out and said.")
+    ] = "stop",
     overwrite: Overwrite = False,
 ) -> None:
     """Describe every image: OUT/<scene>/database and OUT/<scene>/queries; resumes where it was killed."""
+    from covis.config import parse_options
     from covis.extraction import extract as describe
-    from covis.models.checkpoints import load
 
-    network = load(model)
-    for scene in read_scenes(data, layout, split, read):
-        for side in ("database",) if scene.training else ("database", "queries"):
-            describe(
-                network, getattr(scene, side), out=out / scene.name / side, batch=batch, dtype=dtype, progress=True, overwrite=overwrite
-            )
-            print_paths(out / scene.name / side)
+    found = _chosen(read_scenes(data, layout, split, read), scenes)
+    sides = [(scene, side) for scene in found for side in (("database",) if scene.training else ("database", "queries"))]
+    count = sum(len(getattr(scene, side)) for scene, side in sides)
+    describer = _opened(model, engine=engine, device=device, count=count, options=parse_options(model_option or ()))
+    for scene, side in sides:
+        folder = out / scene.name / side
+        describe(describer, getattr(scene, side), out=folder, batch=batch, dtype=dtype, damaged=damaged, progress=True, overwrite=overwrite)
+        print_paths(folder)
+
+
+def _chosen(scenes: list[Scene], pattern: str) -> list[Scene]:
+    if pattern == "*":
+        return scenes
+    from covis.chain import chosen
+
+    fitting = [scene for scene in scenes if chosen(scene.name, pattern)]
+    if not fitting:
+        raise InvalidInputError(f"A scene must fit --scenes {pattern!r}; found {', '.join(scene.name for scene in scenes)}.")
+    return fitting
+
+
+def _opened(spec: str, *, engine: Literal["auto", "torch", "onnx"], device: Device, count: int, options: dict[str, Any]) -> Describer:
+    """The describer, on the device that was asked for."""
+    import torch
+
+    from covis.models.opening import open_model
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError("--device cuda must find a CUDA device; torch sees none. Use --device cpu.")
+    if device == "cuda" and engine == "onnx":
+        raise InvalidInputError("--engine onnx computes on the processor; got --device cuda. Use --engine torch.")
+    describer = open_model(spec, engine="torch" if device == "cuda" and engine == "auto" else engine, count=count, options=options)
+    if isinstance(describer, torch.nn.Module) and device != "cpu" and torch.cuda.is_available():
+        describer.to("cuda")
+    elif device == "cuda":
+        raise InvalidInputError(f"--device cuda is for networks of torch; {spec} is computed by {describer.engine}.")
+    return describer
