@@ -23,11 +23,12 @@ from covis.extraction import extract
 from covis.labelling import LABEL_RULES, label_by_surface
 from covis.labels import Labels
 from covis.scores import Scores
+from covis.searching import describe_scenes, search_scenes
 from covis.whitening import fit_whitening
 
 COMMANDS = [
-    "check", "compare", "convert", "demo", "evaluate", "extract", "index", "label", "latent", "ls", "run", "search", "split", "sweep",
-    "train", "whiten", "world",
+    "attention", "check", "compare", "convert", "demo", "evaluate", "export", "extract", "index", "label", "latent", "ls", "rerank", "run",
+    "search", "split", "sweep", "train", "whiten", "world",
 ]  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("command", "function"),
-    [("extract", extract), ("whiten", fit_whitening), ("evaluate", evaluate), ("search", None)],
+    [("extract", extract), ("whiten", fit_whitening), ("evaluate", evaluate), ("evaluate", describe_scenes), ("search", None)],
 )
 def test_defaults_are_those_of_the_functions(command: str, function: object) -> None:
     options = {p.name: p.default for p in get_command(cli.app).commands[command].params}
@@ -76,6 +77,12 @@ def test_defaults_are_those_of_the_functions(command: str, function: object) -> 
                 assert (float(given) if number else given) == parameter.default, name
             shared += 1
     assert shared >= 2
+
+
+def test_the_search_of_evaluate_has_the_defaults_of_its_function() -> None:
+    options = {p.name: p.default for p in get_command(cli.app).commands["evaluate"].params}
+    defaults = inspect.signature(search_scenes).parameters
+    assert (options["k"], options["index"]) == (defaults["k"].default, defaults["kind"].default)
 
 
 def test_label_says_the_defaults_of_its_rules() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError
 from covis.protocols import protocol
-from covis.scores import Metric, Scores, aligned, lower_is_better, unit_of
+from covis.scores import Metric, Scores, aligned, lower_is_better, unit_of, what_was_scored
 
 VALUE = st.floats(0, 1) | st.floats(0, 1e9) | st.just(float("nan"))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -190,3 +190,81 @@ def test_errors_are_metres_and_better_when_lower():
     assert not lower_is_better("recall@1")
     assert str(Metric(0.5, 0.25, 0.75, 2)) == Metric(0.5, 0.25, 0.75, 2).text() == "0.500 [0.250, 0.750]"
     assert aligned([["a", "1"], ["bbb", "22"]], right=[1]) == "  a     1\n  bbb  22"
+
+
+WHITENED = {"dim": 32, "power": 0.5, "fitted_on": "database of x", "count": 900}
+MADE = {"model": {"spec": "my:net", "dim": 64, "height": 240, "width": 320, "engine": "torch"}}
+
+
+EXTRACTED = {"engine": ["torch", "onnx"]}
+RANKED = {"model": "4f", "database": {"whitened": WHITENED, "extracted": EXTRACTED}}
+FIRST = {
+    "index": "hnsw",
+    "recall against exact": {"recall": 0.99, "first": 1.0, "k": 25},
+    "without a descriptor": {"queries": 1, "database": 2},
+}
+SECOND = {"index": "hnsw", "recall against exact": {"recall": 0.75, "first": 0.5, "k": 25}, "without a descriptor": {"queries": 3}}
+
+
+@pytest.mark.parametrize(
+    ("ranked", "said"),
+    [
+        ([], ""),
+        ([{}], ""),
+        ([{"predictions": "p.txt", "policy": "stop"}], "predictions p.txt, read as stop"),
+        ([{"model": "4f", "database": {}, "index": "exact"}], "model 4f; not whitened; index exact"),
+        (
+            [RANKED],
+            "model my:net (4f), 64 dimensions, 240 x 320 pixels, torch and onnx; whitened to 32 dimensions (power 0.5), "
+            "fitted on the database of x (900 descriptors)",
+        ),
+        (
+            [FIRST, SECOND],
+            "index hnsw, which finds 75.0% of the exact 25 nearest and 50.0% of the exact first; "
+            "4 queries and 2 database images have no descriptor and find, or are found by, nothing",
+        ),
+    ],
+)
+def test_what_was_scored_in_a_sentence(ranked, said):
+    history = {"scenes": [{"rankings": one} for one in ranked], "made": MADE if ranked == [RANKED] else {}}
+    assert what_was_scored(history) == said
+    assert what_was_scored({}) == ""
+
+
+@given(
+    history=st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda part: (
+            st.lists(part, max_size=2)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "scenes",
+                        "rankings",
+                        "model",
+                        "made",
+                        "database",
+                        "whitened",
+                        "extracted",
+                        "engine",
+                        "index",
+                        "recall against exact",
+                        "recall",
+                        "first",
+                        "without a descriptor",
+                        "queries",
+                        "dim",
+                        "power",
+                        "predictions",
+                    ]
+                ),
+                part,
+                max_size=4,
+            )
+        ),
+        max_leaves=30,
+    )
+)
+def test_a_history_of_anything_is_printed(history):  # fmt: skip
+    """Scores are read from a file, whose history may hold what it likes."""
+    what_was_scored({"scenes": [history, {"rankings": history}], "made": history})

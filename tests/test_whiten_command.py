@@ -56,6 +56,23 @@ def test_it_fits_on_training_descriptors_and_says_so(folders: Path) -> None:
     assert found.history["whitened"]["fitted_on"] == f"database of {folders / 'taught'}"
 
 
+def test_it_fits_on_the_scenes_that_are_chosen(folders: Path) -> None:
+    assert "fitted on the database of b: 60 descriptors" in whiten(folders, "--scenes", "*,!a")
+    found = Descriptors.load(folders / "out" / "a" / "queries")
+    expected = fit_whitening(described(2), fitted_on="database of b")(described(1))
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    assert found.history == expected.history, "all scenes are whitened, and say by which"
+    taught = folders / "taught"
+    assert f"fitted on the database of t of {taught}: 60" in whiten(folders, "--overwrite", "--scenes", "t", "--fit", str(taught))
+
+
+def test_no_scene_to_fit_on_is_one_sentence(folders: Path) -> None:
+    result = CliRunner().invoke(app, ["whiten", str(folders / "asked"), "--out", str(folders / "out"), "--scenes", "c*"])
+    assert "A scene must fit --scenes 'c*'" in str(result.exception)
+    assert str(result.exception).endswith("holds a, b.")
+    assert not (folders / "out").exists()
+
+
 def test_its_options_are_those_of_the_function(folders: Path) -> None:
     whiten(folders, "--kind", "zca", "--shrinkage", "ledoit-wolf", "--power", "0.5", "--emulate-float16")
     expected = fit_whitening([described(0), described(2)], kind="zca", shrinkage="ledoit-wolf", power=0.5, emulate_float16=True)

@@ -29,7 +29,6 @@ from covis.evaluation import evaluate
 from covis.extraction import extract, tiny_images
 from covis.files import digest, file_digest, write_text
 from covis.images import Images, Scene
-from covis.indexes import index
 from covis.labelling import LABEL_RULES
 from covis.labels import Labels
 from covis.leaks import check_no_leak
@@ -42,11 +41,11 @@ from covis.rankings import Rankings
 from covis.reports.sheets import retrieval_sheet
 from covis.reports.tables import score_table
 from covis.scores import Scores
+from covis.searching import search_depths, search_scenes
 from covis.settings import Recipe
 from covis.steps import Say, Steps
 from covis.training.fitting import fit
 from covis.training.preparation import start_from_data
-from covis.truths import depth
 from covis.verification import check_evaluation, check_learning
 from covis.whitening import Whitening, fit_whitening
 
@@ -250,12 +249,12 @@ class _Chain:
         described, k = self.describe(arm), self.recipe.evaluate.k
         scenes, labels = self.scenes("test"), self.label("test")
         rules = [protocol(name) for name in self.recipe.evaluate.protocols]
-        depths = [max(depth(scene, rule, label, k=k) for rule in rules) for scene, label in zip(scenes, labels, strict=True)]
-        files = [self.out / "rankings" / arm / f"{scene.name}.npz" for scene in self.scenes("test")]
+        depths = search_depths(scenes, rules, labels, k=k)
+        files = [self.out / "rankings" / arm / f"{scene.name}.npz" for scene in scenes]
 
         def make() -> None:
-            for (queries, database), file, deep in zip(described, files, depths, strict=True):
-                index(database).search(queries, k=deep).save(file, overwrite=True)
+            for found, file in zip(search_scenes(scenes, described, protocol=rules, labels=labels, k=k), files, strict=True):
+                found.save(file, overwrite=True)
 
         after = self.steps.after("whiten" if arm == "whitened" else f"extract-{arm}")
         deeper = {"depths": depths} if set(depths) != {k} else {}  # where something takes no rank

@@ -46,6 +46,7 @@ def evaluate(
     unknown: Unknown | None = None,
     samples: int = 1000,
     seed: int = 0,
+    made: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Score rankings or a prediction file under a protocol; several scenes are pooled query by query.
 
@@ -58,12 +59,13 @@ def evaluate(
         labels: one a scene; without them there are no graded metrics, and no protocol by similarity.
         protocol: a name of `PROTOCOLS`, a TOML file, or a `Protocol`; None: `default_protocol`.
         descriptors: (queries, database) a scene, for the average precision over all pairs ("AP"); without them it is
-            not computed. It is left out, and said so, under scope "joint" and for windows.
+            not computed. It is left out, and said so, under scope "joint", for windows, and where images were skipped.
         unknown: for a prediction file, what is done about names that the data does not have (`Predictions.rankings`);
             None: "strict_file" under MSLS's protocols, as their script does, else "stop". With "strip_unknown" images that
             the protocol never takes as correct are removed too.
         samples: bootstrap samples of each interval.
         seed: of the bootstrap.
+        made: what else is stored in the history under this word: how the rankings were made, as far as they do not say it.
 
     Returns:
         For the protocol's k recall@k and mAP@k; with labels graded-recall@k, nDCG@k and, where distances are known,
@@ -82,7 +84,10 @@ def evaluate(
     units = resampling_units([_chosen(scene.queries, one.query_rows[one.asked]) for scene, one in zip(asked, truths, strict=True)])
     drawn = {"samples": samples, "seed": seed, "level": LEVEL}
     per_query, metrics = judged.metrics(views, units, drawn)
-    if descriptors is not None and rule.scope == "scene" and rule.windows == (1, 1):
+    skipped = sum(len(skipped_images(side)) for side in {id(side): side for pair in descriptors or () for side in pair}.values())
+    if skipped:
+        judged.left_out.append(f"AP: {skipped} images were skipped when they were described, and have no descriptor")
+    elif descriptors is not None and rule.scope == "scene" and rule.windows == (1, 1):
         metrics["AP"] = _precision(descriptors, asked, truths, rule=rule, units=units, drawn=drawn)
     elif descriptors is not None:
         judged.left_out.append("AP: it is over the pairs of single images, each scene alone")
@@ -90,7 +95,13 @@ def evaluate(
         warnings.warn(f"Not computed under {rule.name}: {what}.", CovisWarning, stacklevel=2)
     interval = {"method": "percentile bootstrap", "unit": units.what, "count": units.count, **drawn}
     stories = [_story(*parts) for parts in zip(asked, truths, labelled, _spread(ranked, len(asked)), strict=True)]
-    history = {"protocol": rule.name, "policy": policy, "scenes": stories, **judged.story()}
+    history = {
+        "protocol": rule.name,
+        "policy": policy,
+        "scenes": stories,
+        **judged.story(),
+        **({} if made is None else {"made": dict(made)}),
+    }
     return Scores(rule, metrics, _query_names(asked, truths), per_query, interval, history, units=units.unit)
 
 
@@ -101,6 +112,16 @@ def default_protocol(labels: object | None) -> str:
     'radius/25'
     """
     return "radius/25" if labels is None else "graded/0.5"
+
+
+def skipped_images(descriptors: Descriptors) -> set[str]:
+    """The names of the images that `extract(damaged="skip")` left without a descriptor, as its history says.
+
+    >>> story = {"extracted": {"skipped": [{"name": "b.jpg", "reason": "truncated"}]}}
+    >>> skipped_images(Descriptors(np.ones((1, 2), dtype=np.float32), ("a.jpg",), "m", story))
+    {'b.jpg'}
+    """
+    return {one["name"] for one in descriptors.history.get("extracted", {}).get("skipped", ())}
 
 
 def as_scored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,11 @@ class Scores:
         if self.interval:
             how = self.interval
             said += f"; intervals: {how['level']:.0%}, {how['method']} over {how['count']} {how['unit']}"
+        scored = what_was_scored(self.history)
+        if scored:
+            said += "\n" + textwrap.fill(
+                f"scored: {scored}", WIDTH + 2, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            )
         return "\n\n".join([self.protocol.card(), *_tables(self.metrics), said])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -157,6 +163,63 @@ def lower_is_better(metric: str) -> bool:
     (True, False)
     """
     return metric.partition("@")[0] == "error"
+
+
+def what_was_scored(history: Mapping[str, Any]) -> str:
+    """The model, the whitening, the index and what has no descriptor, as far as a history says them; "" where it says nothing.
+
+    >>> whitened = {"dim": 32, "power": 1.0, "fitted_on": "database", "count": 900}
+    >>> what_was_scored({"scenes": [{"rankings": {"model": "4f2d", "database": {"whitened": whitened}, "index": "exact"}}]})
+    'model 4f2d; whitened to 32 dimensions (power 1), fitted on the database (900 descriptors); index exact'
+    """
+    scenes = history.get("scenes")
+    stories = [one for scene in (scenes if isinstance(scenes, (list, tuple)) else ()) if (one := _inside(scene, "rankings"))]
+    first: Mapping[str, Any] = stories[0] if stories else {}
+    said = [f"predictions {first['predictions']}, read as {first.get('policy')}"] if "predictions" in first else []
+    if "model" in first:
+        made = {**_inside(history, "made", "model"), **_inside(first, "database", "extracted")}
+        said += [_model(first["model"], made), _whitening(_inside(first, "database", "whitened"))]
+    if "index" in first:
+        said.append(f"index {first['index']}" + _recall([_inside(one, "recall against exact") for one in stories]))
+    parts = [_inside(one, "without a descriptor") for one in (stories[:1] if first.get("scope") == "joint" else stories)]
+    queries, database = (sum(_count(one.get(side)) for one in parts) for side in ("queries", "database"))
+    if queries or database:
+        said.append(f"{queries} queries and {database} database images have no descriptor and find, or are found by, nothing")
+    return "; ".join(said)
+
+
+def _model(digest: Any, made: Mapping[str, Any]) -> str:
+    if not {"spec", "dim", "height", "width", "engine"} <= made.keys():
+        return f"model {digest}"
+    engine = " and ".join(map(str, made["engine"])) if isinstance(made["engine"], list) else made["engine"]
+    return f"model {made['spec']} ({digest}), {made['dim']} dimensions, {made['height']} x {made['width']} pixels, {engine}"
+
+
+def _whitening(made: Mapping[str, Any]) -> str:
+    if not {"dim", "power", "fitted_on", "count"} <= made.keys():
+        return "whitened" if made else "not whitened"
+    power = f"{made['power']:g}" if isinstance(made["power"], (int, float)) else made["power"]
+    return f"whitened to {made['dim']} dimensions (power {power}), fitted on the {made['fitted_on']} ({made['count']} descriptors)"
+
+
+def _recall(measured: Sequence[Mapping[str, Any]]) -> str:
+    """What the index with the lowest recall finds."""
+    known = [one for one in measured if all(isinstance(one.get(name), (int, float)) for name in ("recall", "first"))]
+    lowest = min(known, key=lambda one: one["recall"], default=None)
+    if lowest is None:
+        return ""
+    return f", which finds {lowest['recall']:.1%} of the exact {lowest.get('k')} nearest and {lowest['first']:.1%} of the exact first"
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _inside(value: Any, *keys: str) -> Mapping[str, Any]:
+    """What lies there, if it is a mapping; else an empty one: a history is whatever its writer put in."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
 
 
 def _tables(metrics: Mapping[str, Metric]) -> Iterator[str]:

@@ -30,10 +30,14 @@ def whiten(
             help="Fit on the databases of these descriptors (training images), in place of those that are whitened.", show_default=False
         ),
     ] = None,
+    scenes: Annotated[
+        str,
+        typer.Option(help="Fit on the databases of these scenes: shell patterns with commas; one that begins with ! leaves out: '*,!sf'."),
+    ] = "*",
     emulate_float16: Annotated[bool, typer.Option("--emulate-float16", help="Round vectors as the reference's script does.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Whiten descriptors, fitted on the databases of all scenes: the same folders, and whitening.npz."""
+    """Whiten descriptors, fitted on the databases of all scenes, or of those chosen: the same folders, and whitening.npz."""
     from covis.config import parse_options
     from covis.descriptors import Descriptors
     from covis.files import check_absent
@@ -48,7 +52,8 @@ def whiten(
         check_absent(made, overwrite=overwrite)
     if out.resolve() == descriptors.resolve():
         raise InvalidInputError(f"Whitened descriptors must go to another folder than those they are made of; got {out} for both.")
-    databases = [Descriptors.load(scene / "database") for scene in _described(fit or descriptors)]
+    taught = _chosen(fit or descriptors, scenes)
+    databases = [Descriptors.load(scene / "database") for scene in taught]
     fitted = fit_whitening(
         databases,
         dim=0 if 0 in dims else max(dims),
@@ -56,7 +61,7 @@ def whiten(
         kind=kind,
         shrinkage=parse_options([f"shrinkage={shrinkage}"])["shrinkage"],
         emulate_float16=emulate_float16,
-        fitted_on=f"database of {fit}" if fit else "database",
+        fitted_on=_said(fit, scenes, taught),
     )
     if len(dims) > 1 and max(dims) > fitted.dim:
         raise InvalidInputError(f"These descriptors carry {fitted.dim} dimensions; asked for {max(dims)}. Leave out those beyond.")
@@ -75,3 +80,20 @@ def _described(folder: Path) -> list[Path]:
     if not scenes:
         raise InvalidInputError(f"{folder} must hold <scene>/database, as covis extract writes it; it does not.")
     return scenes
+
+
+def _chosen(folder: Path, pattern: str) -> list[Path]:
+    found = _described(folder)
+    if pattern == "*":
+        return found
+    from covis.chain import chosen
+
+    taught = [scene for scene in found if chosen(scene.name, pattern)]
+    if not taught:
+        raise InvalidInputError(f"A scene must fit --scenes {pattern!r}; {folder} holds {', '.join(scene.name for scene in found)}.")
+    return taught
+
+
+def _said(fit: Path | None, pattern: str, taught: list[Path]) -> str:
+    """What the whitening is fitted on, as it is stored with every vector."""
+    return "database" + ("" if pattern == "*" else f" of {', '.join(scene.name for scene in taught)}") + (f" of {fit}" if fit else "")
