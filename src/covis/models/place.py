@@ -88,7 +88,7 @@ class PlaceModel(nn.Module):
     def digest(self) -> str:
         """A hash of all that decides a descriptor: the settings and the weights as they are now (16 hex digits)."""
         settings = to_table(dataclasses.replace(self.settings, pretrained=False))  # where weights came from does not count, they do
-        return digest({"settings": settings, "weights": _weights_digest(self)})
+        return digest({"settings": settings, "weights": weights_digest(self)})
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, height, width) uint8 to (B, dim) descriptors, in the mode (train or eval) that the module is in."""
@@ -195,9 +195,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _weights_digest(model: nn.Module) -> str:
+def weights_digest(model: nn.Module) -> str:
+    """A hash of a module's weights and buffers as they are now (64 hex digits)."""
     found = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
+        if not isinstance(value, torch.Tensor):  # what a module adds to its state by `get_extra_state`
+            found.update(f"{name} {value if isinstance(value, (bool, int, float, str)) else type(value).__name__}\n".encode())
+            continue
         found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
