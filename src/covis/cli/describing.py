@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from covis.models.describers import Describer
 
 Device = Literal["auto", "cpu", "cuda"]
+Engine = Literal["auto", "torch", "onnx"]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model-option", help="For module:function and hub:, KEY=VALUE: its keywords, height, width, mean, std.", show_default=False
+    ),
+]
 
 
 @app.command()
@@ -27,14 +34,9 @@ def extract(
     split: Split = "test",
     read: Read = None,
     scenes: Annotated[str, typer.Option(help="Shell patterns of scenes, with commas; one that begins with ! leaves out: '*,!sf'.")] = "*",
-    engine: Annotated[
-        Literal["auto", "torch", "onnx"], typer.Option(help="What computes; auto: ONNX Runtime on a processor, where it pays.")
-    ] = "auto",
+    engine: Annotated[Engine, typer.Option(help="What computes; auto: ONNX Runtime on a processor, where it pays.")] = "auto",
     device: Annotated[Device, typer.Option(help="Where torch computes; auto: on a CUDA device if there is one.")] = "auto",
-    model_option: Annotated[
-        list[str] | None,
-        typer.Option(help="For module:function and hub:, KEY=VALUE: its keywords, height, width, mean, std.", show_default=False),
-    ] = None,
+    model_option: ModelOption = None,
     batch: Annotated[int, typer.Option(help="Images at once.")] = 32,
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the stored vectors.")] = "float32",
     damaged: Annotated[
@@ -49,7 +51,7 @@ def extract(
     found = _chosen(read_scenes(data, layout, split, read), scenes)
     sides = [(scene, side) for scene in found for side in (("database",) if scene.training else ("database", "queries"))]
     count = sum(len(getattr(scene, side)) for scene, side in sides)
-    describer = _opened(model, engine=engine, device=device, count=count, options=parse_options(model_option or ()))
+    describer = opened(model, engine=engine, device=device, count=count, options=parse_options(model_option or ()))
     for scene, side in sides:
         folder = out / scene.name / side
         describe(describer, getattr(scene, side), out=folder, batch=batch, dtype=dtype, damaged=damaged, progress=True, overwrite=overwrite)
@@ -67,7 +69,7 @@ def _chosen(scenes: list[Scene], pattern: str) -> list[Scene]:
     return fitting
 
 
-def _opened(spec: str, *, engine: Literal["auto", "torch", "onnx"], device: Device, count: int, options: dict[str, Any]) -> Describer:
+def opened(spec: str, *, engine: Engine, device: Device, count: int, options: dict[str, Any]) -> Describer:
     """The describer, on the device that was asked for."""
     import torch
 

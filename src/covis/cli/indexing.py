@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from covis.cli.describing import ModelOption
+from covis.cli.describing import opened as opened_model
 from covis.cli.shell import Out, Overwrite, app, print_paths, say
 from covis.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from covis.indexes import Index
+    from covis.descriptors import Descriptors
+    from covis.indexes import Index, StoredIndex
+    from covis.rankings import Rankings
 
 
 @app.command("index")
 def index_command(
     out: Out,
-    descriptors: Annotated[list[Path] | None, typer.Argument(help="Folders of descriptors.", show_default=False)] = None,
+    descriptors: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of descriptors; of covis extract's, the databases of all scenes.", show_default=False),
+    ] = None,
     kind: Annotated[
         str, typer.Option(help="The index (covis ls indexes); auto: exact, or beyond 200,000 PCA-whitened vectors prefix, and said.")
     ] = "auto",
@@ -44,7 +51,7 @@ def index_command(
     from covis.config import parse_options
     from covis.descriptors import Descriptors
 
-    sets = [Descriptors.load(path) for path in descriptors or ()]
+    sets = _databases(descriptors or [])
     asked = None if queries is None else Descriptors.load(queries)
     gone = [*(delete or ()), *([] if delete_from is None else _names(delete_from))]
     if add or gone:
@@ -67,33 +74,109 @@ def index_command(
 @app.command()
 def search(
     index: Annotated[Path, typer.Argument(help="An index's folder.", show_default=False)],
-    queries: Annotated[Path, typer.Argument(help="A folder of descriptors.", show_default=False)],
-    out: Annotated[Path, typer.Option(help=".npz, or .txt for the prediction text of MSLS.", show_default=False)],
+    queries: Annotated[
+        list[Path], typer.Argument(help="A folder of descriptors; or, with --model, photographs or a folder of them.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help=".npz, or .txt for the prediction text of MSLS; default: the answers are printed.", show_default=False),
+    ] = None,
     k: Annotated[int, typer.Option(help="How many to find for each query.")] = 25,
     among: Annotated[
         Path | None, typer.Option(help="A text file with the only images that may be found, a name a line.", show_default=False)
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What the index's descriptors were made with: it describes the photographs.", show_default=False)
+    ] = None,
+    whitening: Annotated[
+        Path | None, typer.Option(help="The whitening.npz that the index's descriptors were whitened with.", show_default=False)
+    ] = None,
+    model_option: ModelOption = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find the nearest database images of each query."""
+    """Find the nearest database images of each query: of descriptors, or of photographs."""
     import time
 
-    from covis.descriptors import Descriptors
     from covis.files import check_absent
     from covis.indexes import load_index
 
-    check_absent(out, overwrite=overwrite)
-    opened, asked = load_index(index), Descriptors.load(queries)
-    names = None if among is None else _names(among)
+    if out is not None:
+        check_absent(out, overwrite=overwrite)
+    opened, names = load_index(index), None if among is None else _names(among)
+    asked = _asked(opened, queries, model=model, whitening=whitening, options=model_option)
     opened.ready()
     begun = time.perf_counter()
     found = opened.search(asked, k=k, among=names)
     seconds = max(time.perf_counter() - begun, 1e-9)
-    print_paths(found.save(out, overwrite=overwrite))
+    if out is None:
+        _print(found)
+    else:
+        print_paths(found.save(out, overwrite=overwrite))
     say(
         f"{len(found):,} queries in {seconds:.2f} s: {len(found) / seconds:,.0f} queries/s, {opened.kind} search of {len(opened):,} vectors"
     )
     _say_report(opened)
+
+
+def _asked(index: StoredIndex, queries: list[Path], *, model: str | None, whitening: Path | None, options: list[str] | None) -> Descriptors:
+    """The queries' descriptors, as the index's were made; said in words where they cannot be."""
+    from covis.descriptors import Descriptors
+    from covis.whitening import Whitening
+
+    if model is None:
+        if len(queries) > 1 or not (queries[0] / "header.json").is_file():
+            raise InvalidInputError(
+                f"Queries must be one folder of descriptors, or photographs with --model; {queries[0]} is no folder of descriptors, "
+                "and no model was given."
+            )
+        asked = Descriptors.load(queries[0])
+    else:
+        asked = _described(queries, model, options)
+    theirs = index.shards.sets[0] if index.shards.sets else asked
+    if asked.model != theirs.model:
+        raise InvalidInputError(
+            f"Queries must be described by the model of the index, {theirs.model}; these are described by {asked.model}. "
+            "Give the model that the index was made with."
+        )
+    if whitening is not None:
+        return Whitening.load(whitening)(asked)
+    if "whitened" in theirs.history and "whitened" not in asked.history:
+        raise InvalidInputError("The index holds whitened descriptors, and the queries are not whitened. Give --whitening whitening.npz.")
+    return asked
+
+
+def _described(photographs: list[Path], model: str, options: list[str] | None) -> Descriptors:
+    """The photographs that are named, or those of one folder, described; in memory."""
+    from covis.config import parse_options
+    from covis.datasets.photographs import read_folder
+    from covis.extraction import extract
+    from covis.images import Images
+
+    if len(photographs) == 1 and photographs[0].is_dir():
+        images = read_folder(photographs[0])[0].queries
+    else:
+        images = Images(Path(), tuple(map(str, photographs)))
+    describer = opened_model(model, engine="auto", device="auto", count=len(images), options=parse_options(options or ()))
+    return extract(describer, images, progress=len(images) > 1)
+
+
+def _print(found: Rankings) -> None:
+    """A block a query: its name, then rank, distance and name of each image found."""
+    for query, rows, distances in zip(found.query_names, found.rows, found.distances, strict=True):
+        typer.echo(query)
+        for rank, (row, distance) in enumerate(zip(rows, distances, strict=True), start=1):
+            typer.echo(f"{rank:>4}  {distance:.4f}  {found.database_names[row]}")
+
+
+def _databases(paths: list[Path]) -> list[Descriptors]:
+    """The descriptors of folders; of a folder as `covis extract` writes it, those of the databases of its scenes."""
+    from covis.descriptors import Descriptors
+
+    found = []
+    for path in paths:
+        scenes = [] if (path / "header.json").is_file() else sorted(file.parent for file in path.glob("*/database/header.json"))
+        found += [Descriptors.load(folder) for folder in scenes or [path]]
+    return found
 
 
 def _make(sets: list[Any], out: Path, *, overwrite: bool, **settings: Any) -> None:
