@@ -20,6 +20,7 @@ from covis.datasets import read
 from covis.descriptors import Descriptors
 from covis.evaluation import evaluate
 from covis.extraction import extract
+from covis.images import Images
 from covis.labelling import LABEL_RULES, label_by_surface
 from covis.labels import Labels
 from covis.scores import Scores
@@ -179,6 +180,29 @@ def test_label_several_scenes_into_a_folder(tiny_world: Path, tmp_path: Path) ->
     done = covis("label", tiny_world, "--split", "train", "--out", tmp_path / "labels", "--reach", 30, "--step", 8)
     names = [scene.name for scene in read("7scenes", tiny_world, split="train")]
     assert done.stdout.split() == [str(tmp_path / "labels" / f"{name}.npz") for name in names]
+
+
+def test_labelling_several_scenes_goes_on_where_it_was_stopped(tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, made = tmp_path / "labels", []
+    rule = LABEL_RULES["distance"]
+
+    def stopped(queries: Images, database: Images, *, half: float = 25.0) -> Labels:
+        made.append(queries.root)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return rule(queries, database, half=half)
+
+    monkeypatch.setitem(LABEL_RULES, "distance", stopped)
+    given = ["label", str(tiny_world), "--split", "train", "--rule", "distance", "--out", str(out)]
+    assert CliRunner().invoke(cli.app, given).exit_code != 0
+    one = {file.name: file.stat().st_mtime_ns for file in out.glob("*.npz")}
+    assert len(one) == 1
+    assert CliRunner().invoke(cli.app, [*given, "--half", "10"]).exit_code != 0  # other labels do not go on with these
+    assert CliRunner().invoke(cli.app, given).exit_code == 0
+    assert {name: (out / name).stat().st_mtime_ns for name in one} == one
+    assert len(made) == len(list(out.glob("*.npz"))) + 1
+    assert not list(out.glob(".*"))
+    assert CliRunner().invoke(cli.app, given).exit_code != 0  # it is done, and nothing is overwritten
 
 
 @pytest.mark.parametrize("given", [[], ["--rankings", "a.npz", "--descriptors", "d"]])

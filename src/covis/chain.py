@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +31,7 @@ from covis.images import Images, Scene
 from covis.labelling import LABEL_RULES
 from covis.labels import Labels
 from covis.leaks import check_no_leak
-from covis.lookup import resolve, with_options
+from covis.lookup import chosen, resolve, with_options
 from covis.metrics import NEEDS
 from covis.models.checkpoints import load, save
 from covis.models.place import PlaceModel
@@ -354,17 +353,6 @@ class _Chain:
         self.steps.do("whiten", {"whiten": to_table(settings), "after": self.steps.after("extract-trained")}, make, made=[file])
         whiten = Whitening.load(file)
         return [(whiten(queries), whiten(database)) for queries, database in described]
-
-
-def chosen(name: str, pattern: str) -> bool:
-    """Whether a scene's name fits one of the shell patterns, separated by commas, and none that begins with `!`.
-
-    >>> [chosen(name, "*,!sf") for name in ("cph", "sf")]
-    [True, False]
-    """
-    patterns = [one.strip() for one in pattern.split(",")]
-    fits = [fnmatchcase(name, one) for one in patterns if not one.startswith("!")]
-    return any(fits) and not any(fnmatchcase(name, one[1:]) for one in patterns if one.startswith("!"))
 
 
 def _resolved(recipe: str | Path | Recipe, layout: str | None) -> Recipe:

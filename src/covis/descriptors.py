@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
-from covis.files import atomic_path, check_absent, read_json, write_json
+from covis.errors import DamagedFileError, InvalidInputError
+from covis.files import atomic_path, check_absent, map_array, read_json, write_json
 
 FORMAT, VERSION = "covis-descriptors", 1
 
@@ -104,20 +104,11 @@ class Descriptors:
         """
         path = Path(path)
         header = read_json(path / "header.json", kind=FORMAT, version=VERSION)
-        try:
-            vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise MissingFileError(f"{path / 'vectors.npy'} must exist; there is no such file. Extract again.") from None
-        except (OSError, EOFError, ValueError) as error:
-            raise DamagedFileError(
-                f"{path / 'vectors.npy'} must be a numpy array; it is truncated or foreign ({error}). Extract again."
-            ) from error
+        vectors = map_array(path / "vectors.npy")
         try:
             announced = ((len(header["names"]), header["dim"]), header["dtype"])
-            if not isinstance(vectors, np.ndarray) or (vectors.shape, str(vectors.dtype)) != announced:
-                raise ValueError(
-                    f"the vectors are {getattr(vectors, 'dtype', '')} {getattr(vectors, 'shape', vectors)}, the header says {announced}"
-                )
+            if (vectors.shape, str(vectors.dtype)) != announced:
+                raise ValueError(f"the vectors are {vectors.dtype} {vectors.shape}, the header says {announced}")
             return cls(vectors, tuple(header["names"]), header["model"], dict(header["history"]))
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(f"{path} must hold descriptors; its parts do not fit ({error}). Extract again.") from error

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,9 @@ def load_arrays(path: str | Path, *, kind: str, version: int, names: tuple[str, 
         AttributeError,
         NotImplementedError,
         RuntimeError,
+        SyntaxError,
+        TokenError,
+        TypeError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
@@ -196,6 +200,31 @@ def load_arrays(path: str | Path, *, kind: str, version: int, names: tuple[str, 
     if missing:
         raise DamagedFileError(f"{path} must hold the arrays {', '.join(names)}; {', '.join(missing)} is missing. Write it again.")
     return header, arrays
+
+
+def map_array(path: str | Path) -> np.memmap[Any, Any]:
+    """Open one numpy array as a memory map, to be read; nothing of it is read yet.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DamagedFileError: it is truncated, longer than its array, no single array, or would need a pickle.
+    """
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.memmap):
+            found.close()
+            raise ValueError("it is an archive of several")
+        if Path(path).stat().st_size != found.offset + found.nbytes:
+            raise ValueError("more stands behind the array")
+    except FileNotFoundError:
+        raise MissingFileError(f"{path} must exist; there is no such file.") from None
+    except (OSError, EOFError, ValueError, OverflowError, MemoryError, SyntaxError, TypeError, TokenError) as error:
+        # numpy evaluates the header as a literal: a damaged one fails in the tokenizer, the parser or the shape's arithmetic
+        reason = "it would need a pickle, and none is ever loaded" if "ickle" in str(error) or "object" in str(error) else error
+        raise DamagedFileError(
+            f"{path} must be one numpy array of numbers; it is truncated or foreign ({reason}). Write it again."
+        ) from error
+    return found
 
 
 def encode_names(names: tuple[str, ...]) -> NDArray[np.uint8]:

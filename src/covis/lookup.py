@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from covis.errors import InvalidInputError, UnknownNameError
@@ -77,3 +78,14 @@ def suggest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=0.5)
     hint = f"Did you mean {by_case[near[0]]!r}? " if near else ""
     return f"{hint}Known: {', '.join(names) or 'none'}."
+
+
+def chosen(name: str, pattern: str) -> bool:
+    """Whether a scene's name fits one of the shell patterns, separated by commas, and none that begins with `!`.
+
+    >>> [chosen(name, "*,!sf") for name in ("cph", "sf")]
+    [True, False]
+    """
+    patterns = [one.strip() for one in pattern.split(",")]
+    fits = [fnmatchcase(name, one) for one in patterns if not one.startswith("!")]
+    return any(fits) and not any(fnmatchcase(name, one[1:]) for one in patterns if one.startswith("!"))

@@ -35,6 +35,7 @@ from covis.files import digest, file_digest, read_json, write_text
 from covis.images import Images
 from covis.labels import Labels
 from covis.latent import Relation, averaged, relate
+from covis.lookup import chosen as fitting
 from covis.losses import LOSSES
 from covis.protocols import protocol
 from covis.reports.plots import latent_plot, study_plot
@@ -334,7 +335,7 @@ def _asked(recipe: Recipe, data: Path) -> str:
     """A digest of the test scenes: their tables and the sizes of their files, the same in a moved copy."""
     settings = recipe.data
     scenes = read(settings.layout, data, split=settings.test_split, **settings.options)
-    asked = [scene for scene in scenes if chain.chosen(scene.name, settings.test)]
+    asked = [scene for scene in scenes if fitting(scene.name, settings.test)]
     if not asked:
         raise InvalidInputError(
             f"{data} must hold a scene with a {settings.test_split} split whose name fits {settings.test!r}; it holds none. "

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from covis.descriptors import Descriptors, descriptors_header
 from covis.errors import CovisError, InvalidInputError, OutputExistsError, OutputFailedError, SettingsDifferError
-from covis.files import read_json, write_json
+from covis.files import map_array, read_json, write_json
 
 FORMAT, VERSION = "covis-descriptors-unfinished", 1
 
@@ -147,7 +147,7 @@ class DescriptorWriter:
         except OSError as error:
             raise self._failed(error) from error
         clear_traces(self.path)
-        return Descriptors(np.load(self.path / "vectors.npy", mmap_mode="r", allow_pickle=False), names, self.model, history)
+        return Descriptors(map_array(self.path / "vectors.npy"), names, self.model, history)
 
     def close(self) -> None:
         """Let the file go; what was recorded stays."""

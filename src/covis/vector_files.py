@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from covis.descriptors import Descriptors
 from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError
-from covis.files import digest, file_digest, read_text
+from covis.files import digest, file_digest, map_array, read_text
 from covis.hdf5 import opened
 from covis.images import Images, Scene
 from covis.predictions import Lookup, key
@@ -215,18 +214,7 @@ def _source(path: Path) -> _Source:
         return _h5_source(path)
     if path.suffix != ".npy":
         raise InvalidInputError(f"Descriptors of other programs must be an .npy or an .h5 file; got {path}.")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.memmap):
-            array.close()
-            raise ValueError("it is an archive of several")
-        if path.stat().st_size != array.offset + array.nbytes:
-            raise ValueError("more stands behind the array")
-    except (OSError, EOFError, ValueError, OverflowError, MemoryError, SyntaxError, TypeError, TokenError) as error:
-        reason = "it would need a pickle, and none is ever loaded" if "ickle" in str(error) or "object" in str(error) else error
-        raise DamagedFileError(
-            f"{path} must be one numpy array of numbers; it is truncated or foreign ({reason}). Write it again."
-        ) from error
+    array = map_array(path)
     listed = _names_file(path)
     files = (path,) if listed is None else (path, listed)
     return _Source(files, None if listed is None else _names(listed), array.shape, array.dtype, array)

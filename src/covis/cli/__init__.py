@@ -45,7 +45,10 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            say("covis: interrupted. world, extract, train, run, sweep and demo go on from here when they are started again.")
+            say(
+                "covis: interrupted. world, label, extract, evaluate, rerank --cache, train, run, sweep and demo go on from here "
+                "when they are started again."
+            )
         raise
 
 

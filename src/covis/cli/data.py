@@ -129,7 +129,7 @@ def label(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Grade how much each query and each database image see of the same place, with a summary."""
+    """Grade how much each query and each database image see of the same place, with a summary; several scenes resume where killed."""
     from covis.config import parse_options
 
     named = {
@@ -154,9 +154,13 @@ def label(
     print_json(summaries) if as_json else print_paths(*map(Path, summaries))
 
 
+_BEGUN = ".labelling.json"
+"""Stands in a folder of labels while not all scenes are done: what they are being made of."""
+
+
 def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    from covis.datasets.label_files import save_labels
-    from covis.files import check_absent
+    from covis.datasets.label_files import load_labels, save_labels
+    from covis.files import check_absent, digest, read_json, write_json
     from covis.labelling import LABEL_RULES, fitting_rule
     from covis.lookup import resolve, with_options
 
@@ -168,21 +172,31 @@ def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], 
         )
     single = len(scenes) == 1 and out.suffix in (".npz", ".h5")
     files = [out] if single else [out / f"{scene.name}.npz" for scene in scenes]
-    for file in files:
-        check_absent(file, overwrite=overwrite)
     if rule == "auto":
         rule = fitting_rule([side for scene in scenes for side in (scene.queries, scene.database)])
         say(f"labelled by {rule}, which is what these images have the data for")
     function = with_options(resolve(rule, LABEL_RULES, what="label rule"), options, what="label rule")
+    begun = out / _BEGUN
+    card = {"for": digest([rule, options, [[scene.name, scene.queries.digest(), scene.database.digest()] for scene in scenes]])}
+    going_on = not single and begun.is_file() and read_json(begun) == card
+    for file in () if going_on else files:
+        check_absent(file, overwrite=overwrite)
+    if not single:
+        write_json(begun, card)
     summaries = {}
     for scene, file in zip(scenes, files, strict=True):
-        labels = function(scene.queries, scene.database, **options)
-        save_labels(labels, file, overwrite=overwrite)
+        if going_on and file.is_file():
+            labels = load_labels(file, [scene])[0]
+        else:
+            labels = function(scene.queries, scene.database, **options)
+            save_labels(labels, file, overwrite=overwrite)
         summary = labels.summary()
         summaries[str(file)] = {**vars(summary), "rule": labels.rule, "parameters": dict(labels.parameters)}
         say(f"{scene.name}: {summary}\n  {labels.rule}: " + ", ".join(f"{key} {value}" for key, value in labels.parameters.items()))
         if summary.warning:
             say(f"warning: {summary.warning}")
+    if not single:
+        begun.unlink(missing_ok=True)
     return summaries
 
 
@@ -191,7 +205,7 @@ def ls(
     what: Annotated[
         str,
         typer.Argument(
-            help="aggregators, backbones, conditions, indexes, layouts, losses, metrics, protocols, "
+            help="aggregators, backbones, conditions, indexes, layouts, losses, matchers, metrics, protocols, "
             "recipes, rules, samplers, studies or worlds.",
             show_default=False,
         ),
@@ -207,6 +221,7 @@ def ls(
         "indexes": ("covis.indexes", "INDEXES"),
         "layouts": ("covis.datasets", "READERS"),
         "losses": ("covis.losses", "LOSSES"),
+        "matchers": ("covis.reranking", "MATCHERS"),
         "metrics": ("covis.metrics", "METRICS"),
         "protocols": ("covis.protocols", "PROTOCOLS"),
         "recipes": ("covis.config", "recipe_names"),

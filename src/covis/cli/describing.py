@@ -61,7 +61,7 @@ def extract(
 def _chosen(scenes: list[Scene], pattern: str) -> list[Scene]:
     if pattern == "*":
         return scenes
-    from covis.chain import chosen
+    from covis.lookup import chosen
 
     fitting = [scene for scene in scenes if chosen(scene.name, pattern)]
     if not fitting:

@@ -86,7 +86,7 @@ def _chosen(folder: Path, pattern: str) -> list[Path]:
     found = _described(folder)
     if pattern == "*":
         return found
-    from covis.chain import chosen
+    from covis.lookup import chosen
 
     taught = [scene for scene in found if chosen(scene.name, pattern)]
     if not taught:

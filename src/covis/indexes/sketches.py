@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.errors import DamagedFileError, MissingFileError
-from covis.files import atomic_path
+from covis.errors import DamagedFileError
+from covis.files import atomic_path, map_array
 from covis.indexes import engine
 from covis.indexes.approximate import RESCORE, ApproximateIndex
 from covis.indexes.nearest import scan
@@ -68,15 +68,12 @@ class SketchIndex(ApproximateIndex):
         if len(manifest["files"]) != len(self.shards.sets):
             raise ValueError(f"{len(manifest['files'])} arrays for {len(self.shards.sets)} shards")
         for name, one in zip(manifest["files"], self.shards.sets, strict=True):
-            try:
-                found = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-                small = self.sketch(np.zeros((1, one.dim), dtype=np.float32))
-                if (found.shape, found.dtype) != ((len(one), small.shape[1]), small.dtype):
-                    raise ValueError(f"it holds {found.dtype} {found.shape}")
-            except FileNotFoundError:
-                raise MissingFileError(f"{folder / name} must exist; there is no such file. Make the index again.") from None
-            except (OSError, EOFError, ValueError, AttributeError) as error:
-                raise DamagedFileError(f"{folder / name} must be an array of the index; {error}. Make the index again.") from error
+            found = map_array(folder / name)
+            small = self.sketch(np.zeros((1, one.dim), dtype=np.float32))
+            if (found.shape, found.dtype) != ((len(one), small.shape[1]), small.dtype):
+                raise DamagedFileError(
+                    f"{folder / name} must be an array of the index; it holds {found.dtype} {found.shape}. Make it again."
+                )
             self.sketches.append(found)
 
 

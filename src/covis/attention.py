@@ -1,1 +1,0 @@
-"""Where in a photograph a descriptor looks."""
