@@ -115,7 +115,8 @@ def test_every_choice_is_in_the_scores(tiny_world: Path, model: Path, labels: Pa
     )  # fmt: skip
     history = json.loads(out.read_text())["history"]
     made, network = history["made"], load(model)
-    assert made["data"] == {"path": str(tiny_world / "cph"), "layout": "7scenes", "split": "test", "read": {"intrinsics": [60, 60, 32, 24]}}
+    where = {"path": str(tiny_world / "cph"), "layout": "7scenes", "split": "test", "scenes": "*"}
+    assert made["data"] == {**where, "read": {"intrinsics": [60, 60, 32, 24]}}
     assert (made["source"], made["given"]) == ("model", str(model))
     expected = {"spec": str(model), "digest": network.digest, "engine": "torch", "dim": 288, "height": 32, "width": 32, "resize": "pil"}
     assert made["model"] == {**expected, "options": {}, "damaged": "stop"}
@@ -235,7 +236,7 @@ def test_other_photographs_under_the_same_names_are_refused(tiny_world: Path, mo
     run(*command, "--out", tmp_path / "a.json")
     queries = read("7scenes", tmp_path / "cph")[0].queries
     queries.path(0).write_bytes(queries.path(0).read_bytes() + b"another")
-    assert "choose another --work, or remove" in run(*command, "--out", tmp_path / "b.json", code=1)
+    assert "Choose another --work, or remove" in run(*command, "--out", tmp_path / "b.json", code=1)
 
 
 def test_a_comparison_says_what_was_scored(tiny_world: Path, model: Path, labels: Path, tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_a_map_shows_a_query_without_a_descriptor_as_not_found(tmp_path: Path) -
     vectors = np.delete(np.column_stack([np.arange(n), np.ones(n)]).astype(np.float32), 4, axis=0)
     kept = names[:4] + names[5:]
     Descriptors(vectors, kept, "m", skipped).save(tmp_path / "d" / "walk" / "database")
-    with pytest.warns(CovisWarning, match=r"AP: 1 images were skipped"):
+    with pytest.warns(CovisWarning, match=r"AP: 1 images were skipped"), pytest.warns(CovisWarning, match=r"error: 1 queries"):
         run(
             tmp_path / "walk.csv", "--read", "missing=ignore", "--read", "crs=EPSG:32633", "--descriptors", tmp_path / "d",
             "--protocol", "radius/25", "--samples", 20, "--out", tmp_path / "s.json", "--geojson", tmp_path / "m.geojson",

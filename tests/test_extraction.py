@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from covis import files, progress
-from covis.cli.describing import _chosen
+from covis.cli.describing import chosen_scenes
 from covis.descriptors import Descriptors
 from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, SettingsDifferError
 from covis.extraction import _digest, extract, tiny_images
@@ -310,6 +310,53 @@ def test_an_interrupted_extraction_remembers_what_it_skipped(images: Images, tmp
     assert (found.names, found.history) == (expected.names, expected.history)
 
 
+def test_gaps_stay_gaps(images: Images, tmp_path: Path) -> None:
+    images.path(0).write_bytes(b"")
+
+    class Stopped(Mean):
+        def describe_pixels(self, pixels: torch.Tensor) -> np.ndarray:
+            if len(self.seen) == 3:
+                raise KeyboardInterrupt
+            return super().describe_pixels(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(Stopped(), images, out=tmp_path / "d", batch=2, damaged="skip")
+    with pytest.raises(SettingsDifferError, match=r"damaged = 'skip', and 1 images were left out, the first 0\.png; now it is 'stop'"):
+        extract(Mean(), images, out=tmp_path / "d", batch=2)
+
+
+def test_a_disk_that_goes_away_damages_no_image(images: Images, tmp_path: Path) -> None:
+    class Unmounting(Mean):
+        def describe_pixels(self, pixels: torch.Tensor) -> np.ndarray:
+            if images.root.exists():
+                images.root.rename(tmp_path / "gone")
+            return super().describe_pixels(pixels)
+
+    with pytest.raises(MissingFileError, match=r"\.png must exist"):
+        extract(Unmounting(), images, out=tmp_path / "d", batch=1, damaged="skip")
+    (tmp_path / "gone").rename(images.root)
+    np.testing.assert_array_equal(extract(Mean(), images, out=tmp_path / "d", damaged="skip").vectors, extract(Mean(), images).vectors)
+
+
+def test_photographs_of_the_same_size_that_are_newer_are_said(model: PlaceModel, images: Images, tmp_path: Path) -> None:
+    first = extract(model, images, out=tmp_path / "d")
+    later = time.time_ns() + 10**9
+    os.utime(images.path(4), ns=(later, later))
+    with pytest.warns(CovisWarning, match=r"1 of 11 images in .* were written since\. The first: 4\.png"):
+        again = extract(model, images, out=tmp_path / "d")
+    np.testing.assert_array_equal(again.vectors, first.vectors)
+
+
+def test_what_would_become_nothing_in_float16_is_refused(images: Images) -> None:
+    class Faint(Mean):
+        def describe_pixels(self, pixels: torch.Tensor) -> np.ndarray:
+            return super().describe_pixels(pixels) * np.float32(1e-12)
+
+    assert extract(Faint(), images).vectors.any()
+    with pytest.raises(InvalidInputError, match=r"must keep a value above 0 to be stored as float16; that of 0\.png has at most"):
+        extract(Faint(), images, dtype="float16")
+
+
 def test_where_nothing_decodes_there_is_no_result(images: Images, tmp_path: Path) -> None:
     for row in range(11):
         images.path(row).write_text("no image")
@@ -457,10 +504,10 @@ def test_a_folder_of_photographs_and_a_network_of_anyone(images: Images, tmp_pat
 @pytest.mark.slow  # for what it imports
 def test_scenes_are_chosen_by_pattern(images: Images, tmp_path: Path) -> None:
     scenes = [Scene(name, "test", images, images) for name in ("cph", "sf", "oslo")]
-    assert [scene.name for scene in _chosen(scenes, "*")] == ["cph", "sf", "oslo"]
-    assert [scene.name for scene in _chosen(scenes, "*, !s*")] == ["cph", "oslo"]
+    assert [scene.name for scene in chosen_scenes(scenes, "*")] == ["cph", "sf", "oslo"]
+    assert [scene.name for scene in chosen_scenes(scenes, "*, !s*")] == ["cph", "oslo"]
     with pytest.raises(InvalidInputError, match=r"must fit --scenes 'paris'; found cph, sf, oslo"):
-        _chosen(scenes, "paris")
+        chosen_scenes(scenes, "paris")
     with pytest.raises(InvalidInputError, match=r"must fit --scenes '!set'; found set"):
         _command(tmp_path / "set", "--model", "none", "--out", tmp_path / "d", "--layout", "folder", "--scenes", "!set")
 

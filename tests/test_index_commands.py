@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_descriptors import places
+from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from covis import cli
 from covis.descriptors import Descriptors
-from covis.errors import CovisError
+from covis.errors import CovisError, InvalidInputError, MissingFileError
 from covis.indexes import index, load_index
+from covis.models.checkpoints import save
+from covis.models.place import PlaceModel
 from covis.rankings import Rankings
+from covis.settings import ModelSettings
 
 
 def covis(*arguments: object) -> Result:
@@ -84,6 +88,53 @@ def test_add_delete_and_among_read_files_of_names(folder: Path) -> None:
     assert found.history["among"] == 3
     covis("index", folder / "more", "--out", folder / "index", "--add")
     assert len(load_index(folder / "index")) == 617
+
+
+def test_scenes_of_extract_are_found_and_told_apart(folder: Path) -> None:
+    for name in ("cph", "sf"):
+        places(30, seed=len(name)).save(folder / "described" / name / "database")
+    done = covis("index", folder / "described", "--out", folder / "two")
+    assert "here they are called <scene>/<name>, as cph/" in done.stderr
+    names = load_index(folder / "two").names
+    assert names == tuple(f"{scene}/{name}" for scene in ("cph", "sf") for name in places(30).names)
+    covis("index", folder / "described" / "cph", "--out", folder / "one")
+    assert load_index(folder / "one").names == places(30).names
+    with pytest.raises(InvalidInputError, match=r"must go to another place than its descriptors"):
+        covis("index", folder / "database", "--out", folder / "database", "--overwrite")
+    assert len(Descriptors.load(folder / "database")) == 600
+
+
+def test_photographs_are_asked_with_the_model_and_the_whitening(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for row in range(12):
+        Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(folder / "photos" / f"{row}.png")
+    model = PlaceModel(
+        ModelSettings(backbone="resnet10t", backbone_options={"channels": (8, 8, 8, 8), "stem_width": 8}, height=32, width=32)
+    )
+    save(model, folder / "model")
+    covis("extract", folder / "photos", "--layout", "folder", "--model", folder / "model", "--out", folder / "d")
+    covis("whiten", folder / "d", "--dim", 4, "--out", folder / "w")
+    for made, more in (("d", ()), ("w", ("--whitening", folder / "w" / "whitening.npz"))):
+        covis("index", folder / made, "--out", folder / f"{made}-index")
+        asking = ("search", folder / f"{made}-index", "--model", folder / "model", *more, "--k", 2)
+        said = covis(*asking, folder / "photos" / "7.png").stdout.splitlines()
+        assert said[0] == str(folder / "photos" / "7.png")
+        assert said[1].split()[0] == "1"
+        assert float(said[1].split()[1]) < 2e-3
+        assert said[1].split()[2] == "7.png"
+        assert len(said) == 3
+        covis(*asking, folder / "photos", "--out", folder / f"{made}.npz")
+        assert Rankings.load(folder / f"{made}.npz").rows[:, 0].tolist() == list(range(12))
+    with pytest.raises(InvalidInputError, match=r"holds whitened descriptors, and the queries are not whitened\. Give --whitening"):
+        covis("search", folder / "w-index", folder / "photos", "--model", folder / "model")
+    save(PlaceModel(model.settings, seed=1), folder / "other")
+    with pytest.raises(InvalidInputError, match=r"described by the model of the index"):
+        covis("search", folder / "d-index", folder / "photos", "--model", folder / "other")
+    with pytest.raises(InvalidInputError, match=r"or photographs with --model"):
+        covis("search", folder / "d-index", folder / "photos" / "7.png")
+    with pytest.raises(MissingFileError, match=r"there is no file .*nowhere"):
+        covis("search", folder / "d-index", "nowhere.jpg", "--model", folder / "model")
 
 
 def test_the_tuner_prints_what_it_tried(folder: Path) -> None:

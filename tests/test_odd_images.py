@@ -117,6 +117,9 @@ def test_integers_of_thirty_two_bits_count_as_sixteen_and_are_refused_beyond(tmp
         Image.fromarray(np.full((2, 2), value, dtype=np.int32)).save(tmp_path / "b.tif")
         with pytest.raises(DamagedFileError, match=rf"b\.tif.*must be in \[0, 65535\].*found {value} to {value}"):
             read_image(tmp_path / "b.tif")
+    Image.fromarray(np.full((2, 2), 200, dtype=np.int32)).save(tmp_path / "b.tif")  # as 16 bits it would be black
+    with pytest.raises(DamagedFileError, match=r"integers of 32 bits reach only 200"):
+        read_image(tmp_path / "b.tif")
 
 
 def test_twelve_bits_and_white_as_zero(tmp_path: Path) -> None:

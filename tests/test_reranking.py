@@ -16,6 +16,7 @@ from test_matchers import photograph, warped
 from typer.testing import CliRunner
 
 from covis import cli
+from covis.cli.reranking import _ranked_scenes
 from covis.cli.shell import read_scenes
 from covis.datasets import write
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, MissingFileError
@@ -370,6 +371,16 @@ def test_the_command_writes_what_the_function_gives_and_says_the_gain(data: Path
     assert (code, "written to a file" in talk) == (1, True)
     code, said, _ = covis("rerank", *given, "--out", tmp_path / "two.npz", "--top", "2", "--json")
     assert json.loads(said)["reranked"][0]["top"] == 2
+
+
+def test_a_file_of_one_scene_of_several(data: Path, scene: Scene, found: Rankings, tmp_path: Path) -> None:
+    other = Scene("other", "test", scene.queries.select([0]), scene.database.select([0]))
+    assert [one.name for one in _ranked_scenes(found, [other, scene], tmp_path)] == [scene.name]
+    assert len(_ranked_scenes(found, [other, other], tmp_path)) == 2  # neither: a joint ranking
+    with pytest.raises(InvalidInputError, match=r"must rank one scene; its names are those of"):
+        _ranked_scenes(found, [scene, scene], tmp_path)
+    code, _, talk = covis("rerank", data / "places/places", "--layout", "table", "--rankings", tmp_path / "none", "--out", tmp_path / "o")
+    assert (code, "there is no" in talk) == (1, True)
 
 
 def test_a_folder_of_rankings_gives_a_folder(data: Path, scene: Scene, found: Rankings, tmp_path: Path) -> None:

@@ -100,11 +100,13 @@ def test_what_was_skipped_is_asked_and_not_found(rule):
     assert np.isinf(found[0].distances[[2, 6]]).all()
     assert found[0].history["without a descriptor"] == {"queries": 2, "database": 2}
 
-    scores = evaluate(found, SCENES, protocol=rule, samples=10)
+    with pytest.warns(CovisWarning, match=r"error: 2 queries have no descriptor"):
+        scores = evaluate(found, SCENES, protocol=rule, samples=10)
     perfect = evaluate(whole, SCENES, protocol=rule, samples=10)
     assert scores.metrics["recall@1"].n == perfect.metrics["recall@1"].n, "a query without a descriptor is counted"
     assert scores.per_query["recall@5"][[2, 6]].tolist() == [0, 0], "as a miss"
     assert "match-AP" in scores.metrics
+    assert ("error@50%" in perfect.metrics, "error@50%" in scores.metrics) == (True, False)
     assert "2 queries and 2 database images have no descriptor" in " ".join(str(scores).split())
 
 

@@ -168,7 +168,6 @@ WRITTEN = {
     "from a folder above": lambda one, name: f"data/{one.name}/{name}",
     "file": lambda one, name: name.split("/")[-1],
     "key": lambda one, name: Path(name).stem,
-    "elsewhere": lambda one, name: f"elsewhere/{Path(name).stem}.png",
 }
 
 
@@ -178,6 +177,15 @@ def test_names_are_paths_from_any_folder_or_keys(tmp_path, written):
     np.save(tmp_path / "d.npy", table(ALL))
     (tmp_path / "d.txt").write_text("\n".join(written(*one) for one in names))
     check(read_vectors(tmp_path / "d.npy", SCENES))
+
+
+def test_a_name_in_another_folder_is_another_image(tmp_path):
+    """Frames are called alike in every sequence: the features of the night must not be taken for those of the day."""
+    day = Images("/data", ["day/001.jpg", "day/002.jpg"])
+    np.save(tmp_path / "d.npy", np.ones((2, DIM), dtype=np.float32))
+    (tmp_path / "d.txt").write_text("night/001.jpg\nnight/002.jpg\n")
+    with pytest.raises(InvalidInputError, match=r"2 of 2 have no vector.*the one of its key lies in another folder"):
+        read_vectors(tmp_path / "d.npy", [Scene("s", "test", day, day)])
 
 
 def test_a_vector_is_never_that_of_two_images(tmp_path):

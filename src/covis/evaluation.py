@@ -164,6 +164,7 @@ class _Judged:
         self.rule, self.names, self.truths = rule, names, truths
         self.dropped: Counter[str] = Counter()
         self.left_out: list[str] = []
+        self.silent = 0
 
     def story(self) -> dict[str, Any]:
         """What was dropped, counted, and what was left out."""
@@ -183,6 +184,7 @@ class _Judged:
         if len(ranked) != len(self.truths):
             per = "a scene" if self.rule.scope == "scene" else f"over all scenes (protocol {self.rule.name} searches one joint index)"
             raise InvalidInputError(f"One ranking {per} must be given; got {len(ranked)} for {', '.join(self.names)}.")
+        self.silent = sum(int(found.history.get("without a descriptor", {}).get("queries", 0)) for found in ranked)
         return ranked, [self._view(found, one, name, policy) for found, one, name in zip(ranked, self.truths, self.names, strict=True)]
 
     def _view(self, found: Rankings, one: Truth, name: str, policy: Unknown | None) -> Hits:
@@ -278,7 +280,11 @@ class _Judged:
             for name, statistic in (("match-AP", curve.average_precision), ("recall@100%precision", curve.recall_at_full_precision)):
                 made[name] = _interval(statistic, units, drawn, int(np.count_nonzero(counted)))
         errors = self._errors(views, counted)
-        if errors is not None:
+        if errors is not None and self.silent:
+            self.left_out.append(
+                f"error: {self.silent} queries have no descriptor, and so no error; the quantiles would look better for it"
+            )
+        elif errors is not None:
             columns["error"] = errors
             made |= _quantiles(errors, units, drawn)
         return columns, made

@@ -28,6 +28,7 @@ Store = Literal["float32", "float16"]
 Damaged = Literal["stop", "skip"]
 
 _LARGEST_HALF = 65504.0
+_LEAST_HALF = 2.0**-25  # half of the smallest number above 0: from here on it is not rounded to 0
 
 
 def extract(
@@ -72,13 +73,15 @@ def extract(
         OutputFailedError: the disk is full, or does not let itself be written.
     """
     _check(batch, dtype, damaged)
-    sizes = _sizes(images)
+    sizes, times = _stamps(images)
     if damaged == "stop":
         _check_all_there(images, sizes)
     made_by, height, width = model.digest, model.height, model.width
     settings = {"height": height, "width": width, "resize": model.resize, "dtype": dtype, "files": _digest(sizes)}
     if out is not None and _is_there(Path(out)) and not overwrite:
-        return _finished(Path(out), images.names, {"model": made_by, **settings}, damaged=damaged)
+        found = _finished(Path(out), images.names, {"model": made_by, **settings}, damaged=damaged)
+        _warn_of_changes(Path(out), images, times)
+        return found
     sink: _Sink
     if out is None:
         sink = _Memory(images.names, model, dtype=dtype, settings=settings, digest=made_by)
@@ -95,7 +98,14 @@ def extract(
             overwrite=overwrite,
         )
     with sink:
-        _describe_into(sink, model, images, batch=batch, dtype=dtype, damaged=damaged, progress=progress)
+        if damaged == "stop" and sink.skipped:
+            raise SettingsDifferError(
+                f"{out} was begun with damaged = 'skip', and {len(sink.skipped)} images were left out, the first "
+                f"{sink.skipped[0]['name']}; "
+                "now it is 'stop'. Skip them again, or pass --overwrite to begin anew."
+            )
+        kept = sizes if damaged == "skip" else None
+        _describe_into(sink, model, images, batch=batch, dtype=dtype, sizes=kept, progress=progress)
         if images.names and not sink.rows:
             sink.discard()
             raise DamagedFileError(
@@ -201,14 +211,21 @@ class _Paths(Sequence[Path]):
         return self._images.path(self._first + row)
 
 
-def _describe_into(sink: _Sink, model: Describer, images: Images, *, batch: int, dtype: Store, damaged: Damaged, progress: bool) -> None:
-    """Describe the images that the sink has not got, in whole batches, so that a resumed extraction has the same ones."""
+def _describe_into(
+    sink: _Sink, model: Describer, images: Images, *, batch: int, dtype: Store, sizes: NDArray[np.int64] | None, progress: bool
+) -> None:
+    """Describe the images that the sink has not got, in whole batches, so that a resumed extraction has the same ones.
+
+    With `sizes`, those of the files at the start, what is damaged is skipped.
+    """
     row, what = sink.done, f"images ({model.engine}{_device(model)})"
     batches = decode_each(_Paths(images, row), height=model.height, width=model.width, resize=model.resize, batch=batch)
     with showing(len(images), done=row, what=what, shown=progress) as tell, closing(batches), _full_precision(model):
         for pixels, failed in batches:
-            if failed and damaged == "stop":
+            if failed and sizes is None:
                 raise failed[min(failed)]
+            for position, error in sorted(failed.items()):
+                _check_lasting(error, there=sizes is not None and bool(sizes[row + position] >= 0))
             count = len(pixels) + len(failed)
             names = [images.names[row + position] for position in range(count) if position not in failed]
             block = model.describe_pixels(pixels) if len(pixels) else np.zeros((0, model.dim), dtype=np.float32)
@@ -237,12 +254,24 @@ def _check_block(block: NDArray[np.floating[Any]], names: Sequence[str], model: 
             f"Every descriptor must be finite; that of {names[bad[0]]} is not. "
             f"The model {model.digest} has diverged, or its weights are wrong."
         )
+    if dtype == "float16" and block.size and (lost := np.flatnonzero(block.any(axis=1) & (np.abs(block).max(axis=1) < _LEAST_HALF))).size:
+        raise InvalidInputError(
+            f"A descriptor must keep a value above 0 to be stored as float16; that of {names[lost[0]]} has at most "
+            f"{np.abs(block[lost[0]]).max():.3g}. Store float32, or let the model normalize."
+        )
     if dtype == "float16" and block.size and (largest := np.abs(block).max(axis=1)).max() > _LARGEST_HALF:
         row = int(largest.argmax())
         raise InvalidInputError(
             f"A value must be at most {_LARGEST_HALF:.0f} to be stored as float16; the descriptor of {names[row]} has {largest[row]:.6g}. "
             "Store float32, or let the model normalize."
         )
+
+
+def _check_lasting(error: Exception, *, there: bool) -> None:
+    """Raise where an image that was there cannot be read any more: a disk that went away damages no image."""
+    cause = error.__cause__
+    if there and (isinstance(error, MissingFileError) or (isinstance(cause, OSError) and cause.errno is not None)):
+        raise error
 
 
 def _skipped(images: Images, row: int, error: Exception) -> dict[str, str]:
@@ -289,15 +318,34 @@ def _finished(path: Path, names: tuple[str, ...], wanted: Mapping[str, Any], *, 
     return found
 
 
-def _sizes(images: Images) -> NDArray[np.int64]:
-    """(n,) the files' sizes in bytes, -1 where there is none: a file of another size is another photograph, and need not be read."""
-    sizes = np.full(len(images), -1, dtype=np.int64)
+def _stamps(images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n,) the files' sizes in bytes, -1 where there is none, and (n,) the times of their last change, nanoseconds.
+
+    A file of another size is another photograph, and need not be read.
+    """
+    sizes, times = np.full(len(images), -1, dtype=np.int64), np.zeros(len(images), dtype=np.int64)
     for row in range(len(images)):
         try:
-            sizes[row] = os.stat(images.path(row)).st_size
+            found = os.stat(images.path(row))
         except OSError:
             continue
-    return sizes
+        sizes[row], times[row] = found.st_size, found.st_mtime_ns
+    return sizes, times
+
+
+def _warn_of_changes(path: Path, images: Images, times: NDArray[np.int64]) -> None:
+    """Say where files of the same size are newer than what was described: uncompressed images of one shape all have one size.
+
+    A warning, since a copy may have new times.
+    """
+    newer = np.flatnonzero(times > (path / "header.json").stat().st_mtime_ns)
+    if newer.size:
+        warnings.warn(
+            f"{newer.size} of {len(images)} images in {images.root} have the size that was described in {path}, but were written since. "
+            f"The first: {images.names[newer[0]]}. If they are other photographs, and no copies, describe them anew (--overwrite).",
+            CovisWarning,
+            stacklevel=3,
+        )
 
 
 def _check_all_there(images: Images, sizes: NDArray[np.int64]) -> None:

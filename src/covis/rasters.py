@@ -161,6 +161,8 @@ def _upper_bits(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     bits = 12 if tags.get(_BITS, (16,))[0] == 12 else 16  # Pillow gives the values of both as they are
     raw = np.asarray(image)
+    if tags.get(_BITS, (16,))[0] == 32 and raw.size and 0 <= raw.max() < 256:
+        raise InvalidInputError(f"its integers of 32 bits reach only {raw.max()}, and nothing says which is white; store it with 8 bits")
     if raw.size and (raw.min() < 0 or raw.max() >= 2**bits):
         raise InvalidInputError(
             f"its values must be in [0, {2**bits - 1}] to be taken for {bits} bits, found {raw.min()} to {raw.max()}; "

@@ -77,7 +77,8 @@ def describe_scenes(
             try:
                 made[side] = extract(model, images, out=folder / side, batch=batch, damaged=damaged, progress=progress)
             except SettingsDifferError as error:
-                raise SettingsDifferError(f"{error} Here that is: choose another --work, or remove {folder}.") from error
+                said = str(error).partition(" Choose another")[0]
+                raise SettingsDifferError(f"{said} Choose another --work, or remove {folder}.") from error
         described.append((made.get("queries", made["database"]), made["database"]))
     return described
 

@@ -72,7 +72,7 @@ class DescriptorWriter:
         engine: str = "",
         overwrite: bool = False,
     ) -> None:
-        self.path, self.names = Path(path), tuple(names)
+        self.path, self.names = Path(path).absolute(), tuple(names)
         self.dim, self.dtype, self.model, self.settings = dim, np.dtype(dtype), model, dict(settings)
         self.sizes = np.zeros(len(self.names), dtype=np.int64) if sizes is None else sizes
         self.folder = unfinished_folder(self.path)
@@ -250,13 +250,13 @@ class DescriptorWriter:
 
 def unfinished_folder(path: str | Path) -> Path:
     """Where the rows of a folder gather before it is there."""
-    path = Path(path)
+    path = Path(path).absolute()
     return path.with_name(f".{path.name}.unfinished")
 
 
 def clear_traces(path: str | Path) -> None:
     """Remove what a kill may have left once the folder was in place."""
-    path = Path(path)
+    path = Path(path).absolute()
     if path.exists() and not (unfinished_folder(path) / "whole").exists():
         for trace in (unfinished_folder(path), _aside(path)):
             shutil.rmtree(trace, ignore_errors=True)

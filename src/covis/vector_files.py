@@ -314,6 +314,10 @@ def _in_order(source: _Source, sides: Sequence[_Side]) -> NDArray[np.int64]:
     return np.arange(len(source))
 
 
+_ELSEWHERE = -4
+_WHY = {-3: "its key is that of several vectors", _ELSEWHERE: "the one of its key lies in another folder"}
+
+
 def _by_name(source: _Source, side: _Side) -> NDArray[np.int64]:
     """(n,) the row of each image."""
     assert source.names is not None
@@ -322,11 +326,15 @@ def _by_name(source: _Source, side: _Side) -> NDArray[np.int64]:
     for place in np.flatnonzero(rows < 0).tolist():
         rows[place] = next((table[end] for end in _ends(images.path(place)) if end in table), -1)
     left = np.flatnonzero(rows < 0)
-    rows[left] = Lookup(source.names).rows([key(images.names[place]) for place in left]) if len(left) else rows[left]
+    if len(left):
+        rows[left] = Lookup(source.names).rows([key(images.names[place]) for place in left])
+        # A key says nothing against a folder: night/001.jpg is not the vector of day/001.jpg.
+        elsewhere = [place for place in left.tolist() if rows[place] >= 0 and "/" in source.names[rows[place]]]
+        rows[elsewhere] = _ELSEWHERE
     lacking = np.flatnonzero(rows < 0)
     if lacking.size:
         first = int(lacking[0])
-        why = "its key is that of several vectors" if rows[first] == -3 else "by its name, its path and its key there is none"
+        why = _WHY.get(int(rows[first]), "by its name, its path and its key there is none")
         raise InvalidInputError(
             f"{source.files[-1]} must name every image of {side}; {lacking.size} of {len(images)} have no vector, the first is "
             f"{images.names[first]!r} ({why}; the file's first name is {source.names[0] if source.names else ''!r}). Describe them too, "

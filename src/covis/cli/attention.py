@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from covis.cli.shell import Overwrite, app, print_paths
+from covis.cli.shell import Overwrite, app, print_paths, say
+from covis.errors import InvalidInputError
 
 _METHODS = "activation, gradient or occlusion, as often as wanted: a column each; not given: activation."
 
@@ -24,7 +25,7 @@ def attention(
         bool, typer.Option("--pair", help="Two images a row, and what the two share; images 1 and 2 are the first pair.")
     ] = False,
     width: Annotated[int, typer.Option(help="Pixels of each photograph in the picture.")] = 240,
-    limit: Annotated[int, typer.Option(help="Images at most that are taken, in the order of their names where it is a folder's.")] = 12,
+    limit: Annotated[int, typer.Option(help="Images at most that are taken of a folder, in the order of their names.")] = 12,
     title: Annotated[str, typer.Option(help="The first line; not given: what is drawn.", show_default=False)] = "",
     maps: Annotated[
         Path | None, typer.Option(help="A folder for the maps as .npy files, float32 in [0, 1], of the network's size.")
@@ -48,6 +49,10 @@ def attention(
     from covis.files import check_absent
     from covis.reports.overlays import attention_sheet
 
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InvalidInputError(f"The picture must be called .png or .jpg; got --out {out}.")
+    if batch < 1:
+        raise InvalidInputError(f"--batch must be at least 1; got {batch}.")
     for path in (out, maps):
         if path is not None:
             check_absent(path, overwrite=overwrite)
@@ -72,20 +77,22 @@ def attention(
 def _image_files(given: list[Path], limit: int) -> list[Path]:
     """The files; a folder gives those in it, by name."""
     from covis.datasets.photographs import SUFFIXES
-    from covis.errors import InvalidInputError
 
     if limit < 1:
         raise InvalidInputError(f"--limit must be at least 1; got {limit}.")
     found: list[Path] = []
     for path in given:
-        found += (
+        inside = (
             sorted(file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES) and file.name[0] != ".")
             if path.is_dir()
             else [path]
         )
+        if len(inside) > limit:
+            say(f"{path}: the first {limit} of {len(inside)} images (--limit)")
+        found += inside[:limit]
     if not found:
         raise InvalidInputError(f"There must be image files in {', '.join(map(str, given))}; there is none.")
-    return found[:limit]
+    return found
 
 
 def _opened(spec: str, *, engine: Literal["auto", "torch", "onnx"], methods: tuple[str, ...], options: list[str] | None) -> Any:

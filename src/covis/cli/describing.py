@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["auto", "torch", "onnx"]
+Scenes = Annotated[str, typer.Option("--scenes", help="Shell patterns of scenes, with commas; one that begins with ! leaves out: '*,!sf'.")]
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -33,7 +34,7 @@ def extract(
     layout: Layout = "auto",
     split: Split = "test",
     read: Read = None,
-    scenes: Annotated[str, typer.Option(help="Shell patterns of scenes, with commas; one that begins with ! leaves out: '*,!sf'.")] = "*",
+    scenes: Scenes = "*",
     engine: Annotated[Engine, typer.Option(help="What computes; auto: ONNX Runtime on a processor, where it pays.")] = "auto",
     device: Annotated[Device, typer.Option(help="Where torch computes; auto: on a CUDA device if there is one.")] = "auto",
     model_option: ModelOption = None,
@@ -48,7 +49,7 @@ def extract(
     from covis.config import parse_options
     from covis.extraction import extract as describe
 
-    found = _chosen(read_scenes(data, layout, split, read), scenes)
+    found = chosen_scenes(read_scenes(data, layout, split, read), scenes)
     sides = [(scene, side) for scene in found for side in (("database",) if scene.training else ("database", "queries"))]
     count = sum(len(getattr(scene, side)) for scene, side in sides)
     describer = opened(model, engine=engine, device=device, count=count, options=parse_options(model_option or ()))
@@ -58,7 +59,8 @@ def extract(
         print_paths(folder)
 
 
-def _chosen(scenes: list[Scene], pattern: str) -> list[Scene]:
+def chosen_scenes(scenes: list[Scene], pattern: str) -> list[Scene]:
+    """Those whose names fit; an error where none does."""
     if pattern == "*":
         return scenes
     from covis.lookup import chosen

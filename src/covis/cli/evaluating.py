@@ -23,7 +23,8 @@ class Choices:
         predictions: a text.
         descriptors: a folder or a file, of covis or anyone's.
         model: what `open_model` takes.
-        engine: what computes; None: as fits.
+        engine: what computes.
+        device: where torch computes.
         options: of the model.
         batch: images at once.
         damaged: what is done about images that cannot be described.
@@ -43,6 +44,7 @@ class Choices:
     descriptors: Path | None
     model: str | None
     engine: Literal["auto", "torch", "onnx"]
+    device: Literal["auto", "cpu", "cuda"]
     options: Mapping[str, Any]
     batch: int
     damaged: Literal["stop", "skip"]
@@ -59,7 +61,12 @@ class Choices:
             raise InvalidInputError(
                 f"Exactly one of --rankings, --predictions, --descriptors and --model must be given; got {', '.join(given) or 'none'}."
             )
-        describing = {"--engine": self.engine != "auto", "--model-option": bool(self.options), "--damaged": self.damaged != "stop"}
+        describing = {
+            "--engine": self.engine != "auto",
+            "--device": self.device != "auto",
+            "--model-option": bool(self.options),
+            "--damaged": self.damaged != "stop",
+        }
         searching = {"--whiten": self.whiten is not None, "--whitening": self.whitening is not None}
         searching |= {"--index": self.index != "exact", "--index-option": bool(self.index_options)}
         idle = {**({} if given == ["model"] else describing), **({} if given[0] in ("model", "descriptors") else searching)}
@@ -120,19 +127,13 @@ def _described(scenes: Sequence[Any], labels: Sequence[Any] | None, rule: Any, c
 
 
 def _by_model(scenes: Sequence[Any], choices: Choices) -> tuple[list[Any], dict[str, Any]]:
-    import torch
-
-    from covis.models.opening import open_model
+    from covis.cli.describing import opened
     from covis.searching import describe_scenes
 
     count = sum(len(side) for scene in scenes for side in ((scene.database,) if scene.training else (scene.queries, scene.database)))
-    model = open_model(choices.model or "", engine=choices.engine, count=count, options=choices.options or None)
-    if isinstance(model, torch.nn.Module) and torch.cuda.is_available():
-        model.to("cuda")
+    model = opened(choices.model or "", engine=choices.engine, device=choices.device, count=count, options=dict(choices.options))
     say(f"model {choices.model} ({model.digest}): {model.dim} dimensions, {model.height} x {model.width} pixels, {model.engine}")
-    described = describe_scenes(
-        model, scenes, work=choices.work, batch=choices.batch, damaged=choices.damaged, say=say, progress=sys.stderr.isatty()
-    )
+    described = describe_scenes(model, scenes, work=choices.work, batch=choices.batch, damaged=choices.damaged, say=say, progress=True)
     story = {name: getattr(model, name) for name in ("digest", "engine", "dim", "height", "width", "resize")}
     return described, {"spec": choices.model, **story, "options": dict(choices.options), "damaged": choices.damaged}
 

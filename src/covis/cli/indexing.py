@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from covis.cli.describing import ModelOption
 from covis.cli.describing import opened as opened_model
 from covis.cli.shell import Out, Overwrite, app, print_paths, say
-from covis.errors import InvalidInputError
+from covis.errors import InvalidInputError, MissingFileError
 
 if TYPE_CHECKING:
     from covis.descriptors import Descriptors
@@ -35,7 +36,7 @@ def index_command(
         float | None,
         typer.Option(help="Try options until the first neighbour and the first k are found in so large a share, as quickly as can be."),
     ] = None,
-    k: Annotated[int, typer.Option(help="Of the recall.")] = 20,
+    k: Annotated[int, typer.Option(help="Of the recall.")] = 25,
     queries: Annotated[
         Path | None, typer.Option(help="A folder of descriptors to measure the recall on; default: a sample of the index's own.")
     ] = None,
@@ -68,7 +69,17 @@ def index_command(
         return
     if not sets:
         raise InvalidInputError("An index is made of one or more folders of descriptors; got none.")
-    _make(sets, out, overwrite=overwrite, kind=kind, options=parse_options(option or ()), recall=recall, k=k, queries=asked)
+    _make(
+        sets,
+        out,
+        sources=descriptors or [],
+        overwrite=overwrite,
+        kind=kind,
+        options=parse_options(option or ()),
+        recall=recall,
+        k=k,
+        queries=asked,
+    )
 
 
 @app.command()
@@ -155,6 +166,8 @@ def _described(photographs: list[Path], model: str, options: list[str] | None) -
     if len(photographs) == 1 and photographs[0].is_dir():
         images = read_folder(photographs[0])[0].queries
     else:
+        if absent := [path for path in photographs if not path.is_file()]:
+            raise MissingFileError(f"Every photograph must exist; there is no file {absent[0]}.")
         images = Images(Path(), tuple(map(str, photographs)))
     describer = opened_model(model, engine="auto", device="auto", count=len(images), options=parse_options(options or ()))
     return extract(describer, images, progress=len(images) > 1)
@@ -174,16 +187,30 @@ def _databases(paths: list[Path]) -> list[Descriptors]:
 
     found = []
     for path in paths:
-        scenes = [] if (path / "header.json").is_file() else sorted(file.parent for file in path.glob("*/database/header.json"))
-        found += [Descriptors.load(folder) for folder in scenes or [path]]
+        if (path / "header.json").is_file():
+            found.append(Descriptors.load(path))
+            continue
+        if (path / "database" / "header.json").is_file():
+            found.append(Descriptors.load(path / "database"))
+            continue
+        scenes = sorted(file.parent.parent for file in path.glob("*/database/header.json"))
+        sets = [Descriptors.load(scene / "database") for scene in scenes or [path]]
+        if len({name for one in sets for name in one.names}) < sum(map(len, sets)):  # scenes of one layout name their frames alike
+            sets = [
+                replace(one, names=tuple(f"{scene.name}/{name}" for name in one.names)) for scene, one in zip(scenes, sets, strict=True)
+            ]
+            say(f"{path}: the scenes have images of the same names; here they are called <scene>/<name>, as {sets[0].names[0]}")
+        found += sets
     return found
 
 
-def _make(sets: list[Any], out: Path, *, overwrite: bool, **settings: Any) -> None:
+def _make(sets: list[Any], out: Path, *, sources: list[Path], overwrite: bool, **settings: Any) -> None:
     from covis.files import check_absent
     from covis.indexes import index as make
 
     check_absent(out, overwrite=overwrite)
+    if inputs := [path for path in sources if path.resolve() == out.resolve() or out.resolve() in path.resolve().parents]:
+        raise InvalidInputError(f"An index must go to another place than its descriptors; {out} would replace {inputs[0]}.")
     made = make(sets, progress=say, **settings)
     _say_report(made)
     if getattr(made, "chosen", ""):

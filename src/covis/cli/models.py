@@ -10,7 +10,7 @@ import typer
 
 from covis.cli.data import convert
 from covis.cli.shell import Layout, Out, Overwrite, Read, Split, app, print_paths, read_scenes, say
-from covis.errors import InvalidInputError
+from covis.errors import InvalidInputError, MissingFileError
 
 
 @convert.command("gcl-checkpoint")
@@ -89,7 +89,10 @@ def export_command(
     if images < 1:
         raise InvalidInputError(f"At least one image must calibrate; got --images {images}.")
     check_absent(out, overwrite=overwrite)
+    truth: tuple[Any, Any] = (None, None)
     scenes = [] if calibrate is None else read_scenes(calibrate, layout, split, read)
+    if int8:  # all that can be wrong here is, before the export, which takes long
+        chosen, truth = _calibrating(scenes, images), _truth(scenes, labels, protocol)
     network = open_network(model, options=parse_options(model_option or ()))
     fitted = None if whitening is None else Whitening.load(whitening)
     with tempfile.TemporaryDirectory(prefix="covis-") as folder:
@@ -97,7 +100,7 @@ def export_command(
         written = export_model(network, plain, whitening=fitted, fixed=fixed, overwrite=overwrite)
         say(_described(written, network))
         if int8:
-            _quantised(written, out, scenes, labels=labels, protocol=protocol, images=images, overwrite=overwrite)
+            _quantised(written, out, scenes, chosen=chosen, truth=truth, overwrite=overwrite)
     print_paths(out)
 
 
@@ -112,24 +115,46 @@ def _described(written: Any, network: Any) -> str:
     )
 
 
-def _quantised(
-    exact: Any, out: Path, scenes: Sequence[Any], *, labels: Path | None, protocol: str | None, images: int, overwrite: bool
-) -> None:
-    """Write the int8 file, measure what it costs, and store that in it."""
-    import tempfile
-
+def _calibrating(scenes: Sequence[Any], images: int) -> list[Path]:
+    """The images that calibrate, evenly from the databases."""
     import numpy as np
-
-    from covis.files import atomic_path, check_absent
-    from covis.models.quantisation import add_measured, quantise
 
     there = [scene.database.path(row) for scene in scenes for row in range(len(scene.database))]
     if not there:
         raise InvalidInputError("At least one database image must calibrate; the data set has none.")
     chosen = [there[row] for row in np.unique(np.linspace(0, len(there) - 1, min(images, len(there))).astype(int))]
+    for path in chosen:
+        if not path.is_file():
+            raise MissingFileError(f"{path} must be there: it is one of the images that calibrate.")
+    return chosen
+
+
+def _truth(scenes: Sequence[Any], labels: Path | None, protocol: str | None) -> tuple[Any, Any]:
+    """(protocol, labels) that recall is measured by; the protocol is None where the data set has no truth and none is asked for."""
+    from covis.datasets.label_files import load_labels
+    from covis.evaluation import default_protocol
+    from covis.protocols import protocol as named
+    from covis.searching import search_depths
+
+    graded = None if labels is None else load_labels(labels, scenes)
+    if graded is None and protocol is None and any(side.xy is None for scene in scenes for side in (scene.queries, scene.database)):
+        say("the data set has no positions, and no labels were given: recall is not measured, nearest neighbours are compared")
+        return None, None
+    rule = named(protocol or default_protocol(graded))
+    search_depths(scenes, rule, graded, k=max(rule.ks))  # whether the scenes have what the protocol looks at
+    return rule, graded
+
+
+def _quantised(exact: Any, out: Path, scenes: Sequence[Any], *, chosen: Sequence[Path], truth: tuple[Any, Any], overwrite: bool) -> None:
+    """Write the int8 file, measure what it costs, and store that in it."""
+    import tempfile
+
+    from covis.files import atomic_path, check_absent
+    from covis.models.quantisation import add_measured, quantise
+
     with tempfile.TemporaryDirectory(prefix="covis-") as folder:
         made = quantise(exact, Path(folder) / "int8.onnx", chosen)
-        measured = _cost(exact, made, scenes, labels, protocol)
+        measured = _cost(exact, made, scenes, truth)
         add_measured(made.path, measured)
         with atomic_path(check_absent(out, overwrite=overwrite)) as temporary:
             temporary.write_bytes(made.path.read_bytes())
@@ -137,50 +162,46 @@ def _quantised(
         say(f"{name}: {value if isinstance(value, str) else f'{value:.4g}'}")
 
 
-def _cost(exact: Any, quick: Any, scenes: Sequence[Any], labels: Path | None, protocol: str | None) -> dict[str, Any]:
+def _cost(exact: Any, quick: Any, scenes: Sequence[Any], truth: tuple[Any, Any]) -> dict[str, Any]:
     """What int8 costs: recall lost under the protocol where there is truth, nearest neighbours kept, the cosine, speed, bytes."""
     import numpy as np
 
     from covis.extraction import extract
     from covis.models.quantisation import agreement, speed_ratio
 
+    # Photographs without a split stand on both sides: they are described once, and none is its own neighbour.
+    once = [(scene.queries.root, scene.queries.names) == (scene.database.root, scene.database.names) for scene in scenes]
     described = {}
+    count = sum(len(scene.database) + (0 if both else len(scene.queries)) for scene, both in zip(scenes, once, strict=True))
     for name, one in (("float32", exact), ("int8", quick)):
-        say(f"{name} describes {sum(len(scene.queries) + len(scene.database) for scene in scenes)} images")
+        say(f"{name} describes {count} images")
         described[name] = [
-            (found := extract(one, scene.database), found)
-            if scene.training
-            else (extract(one, scene.queries), extract(one, scene.database))
-            for scene in scenes
+            (found := extract(one, scene.database), found) if both else (extract(one, scene.queries), extract(one, scene.database))
+            for scene, both in zip(scenes, once, strict=True)
         ]
     alike = []
-    for scene, first, second in zip(scenes, described["float32"], described["int8"], strict=True):
+    for scene, both, first, second in zip(scenes, once, described["float32"], described["int8"], strict=True):
         vectors = [(np.asarray(queries.vectors), np.asarray(database.vectors)) for queries, database in (first, second)]
-        alike.append(agreement(vectors[0], vectors[1], same=np.arange(len(scene.database)) if scene.training else None))
+        alike.append(agreement(vectors[0], vectors[1], same=np.arange(len(scene.database)) if both else None))
     weights = [len(scene.queries) for scene in scenes]
     measured = {key: float(np.average([one[key] for one in alike], weights=weights)) for key in alike[0]}
-    measured = {**_recalls(scenes, described, labels, protocol), **measured}
+    measured = {**_recalls(scenes, described, *truth), **measured}
     paths = [scenes[0].database.path(row) for row in range(min(8, len(scenes[0].database)))]
     measured["times as fast"] = speed_ratio(exact, quick, paths)
     measured["share of the bytes"] = quick.path.stat().st_size / exact.path.stat().st_size
     return measured
 
 
-def _recalls(scenes: Sequence[Any], described: dict[str, Any], labels: Path | None, protocol: str | None) -> dict[str, Any]:
-    """recall@1, 5 and 10 of each precision; nothing where the data set has no truth and none is asked for."""
-    from covis.datasets.label_files import load_labels
-    from covis.evaluation import default_protocol, evaluate
-    from covis.protocols import protocol as named
+def _recalls(scenes: Sequence[Any], described: dict[str, Any], rule: Any, graded: Any) -> dict[str, Any]:
+    """recall@1, 5 and 10 of each precision under the protocol; nothing without one."""
+    from covis.evaluation import evaluate
     from covis.searching import search_scenes
 
-    graded = None if labels is None else load_labels(labels, scenes)
-    if graded is None and protocol is None and any(side.xy is None for scene in scenes for side in (scene.queries, scene.database)):
-        say("the data set has no positions, and no labels were given: recall is not measured, nearest neighbours are compared")
+    if rule is None:
         return {}
-    rule = named(protocol or default_protocol(graded))
     found: dict[str, Any] = {"protocol": rule.name}
     for name, pairs in described.items():
-        ranked = search_scenes(scenes, pairs, protocol=rule, labels=graded)
+        ranked = search_scenes(scenes, pairs, protocol=rule, labels=graded, k=max(rule.ks))
         scores = evaluate(ranked, scenes, labels=graded, protocol=rule, descriptors=pairs, samples=100)
         found |= {f"recall@{k}, {name}": scores.metrics[f"recall@{k}"].value for k in (1, 5, 10) if f"recall@{k}" in scores.metrics}
     return found

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from covis.cli.shell import AsJson, Data, Layout, Overwrite, Read, Split, app, plain_scores, print_json, print_paths, read_scenes, say
-from covis.errors import InvalidInputError
+from covis.errors import InvalidInputError, MissingFileError
 
 
 @app.command("rerank")
@@ -55,6 +55,8 @@ def rerank_command(
     scenes = read_scenes(data, layout, split, read)
     files = _files(rankings, out, scenes, overwrite=overwrite)
     found = [Rankings.load(file) for file in files]
+    if rankings.is_file():
+        scenes = _ranked_scenes(found[0], scenes, rankings)
     graded = None if labels is None else load_labels(labels, scenes)
     before, rule = _judged(found, scenes, graded, protocol)  # before anything is matched: a protocol that cannot judge says so now
     chosen: dict[str, Any] = {"matcher": matcher, "top": top, "options": parse_options(option or ()), "cache": cache}
@@ -71,11 +73,30 @@ def rerank_command(
         print_paths(out)
 
 
+def _ranked_scenes(found: Any, scenes: Sequence[Any], file: Path) -> list[Any]:
+    """The one scene that a single file ranks; all, where none fits alone: then it must be a joint ranking."""
+    from covis.predictions import Lookup
+
+    def fits(scene: Any) -> bool:
+        sides = ((scene.queries, found.query_names), (scene.database, found.database_names))
+        return all(bool((Lookup(images.names).rows(names) >= 0).all()) for images, names in sides)
+
+    fitting = [scene for scene in scenes if fits(scene)]
+    if len(fitting) > 1:
+        raise InvalidInputError(
+            f"{file} must rank one scene; its names are those of {' and '.join(scene.name for scene in fitting)}. "
+            "Give the folder of that scene as DATA, or --rankings a folder with <scene>.npz."
+        )
+    return fitting or list(scenes)
+
+
 def _files(rankings: Path, out: Path, scenes: Sequence[Any], *, overwrite: bool) -> list[Path]:
     """The rankings' files, after a look that the output fits them."""
     from covis.files import check_absent
 
     check_absent(out, overwrite=overwrite)
+    if not rankings.exists():
+        raise MissingFileError(f"Rankings must be a file, or a folder with <scene>.npz; there is no {rankings}.")
     if rankings.is_dir():
         if out.suffix == ".npz" or out.is_file():
             raise InvalidInputError(f"Rankings from the folder {rankings} are written to a folder; --out is {out}.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from covis.cli.describing import Scenes, chosen_scenes
 from covis.cli.shell import (
     AsJson,
     Data,
@@ -72,6 +73,9 @@ def evaluate_command(
     engine: Annotated[
         Literal["auto", "torch", "onnx"], typer.Option(help="What computes the descriptors.", rich_help_panel=DESCRIBING)
     ] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where torch computes; auto: on a CUDA device.", rich_help_panel=DESCRIBING)
+    ] = "auto",
     model_option: Annotated[
         list[str] | None,
         typer.Option(
@@ -107,6 +111,7 @@ def evaluate_command(
     layout: Layout = "auto",
     split: Split = "test",
     read: Read = None,
+    patterns: Scenes = "*",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -120,7 +125,8 @@ def evaluate_command(
     from covis.reports.geojson import write_geojson
 
     choices = Choices(
-        rankings, predictions, descriptors, model, engine=engine, options=parse_options(model_option or ()), batch=batch, damaged=damaged,
+        rankings, predictions, descriptors, model, engine=engine, device=device,
+        options=parse_options(model_option or ()), batch=batch, damaged=damaged,
         work=work or out.with_name("evaluate.work"), whiten=whiten, whitening=whitening, index=index,
         index_options=parse_options(index_option or ()), k=k,
     )  # fmt: skip
@@ -129,13 +135,13 @@ def evaluate_command(
     if geojson is not None and geojson.absolute() == out.absolute():
         raise InvalidInputError(f"The scores and the map must be two files; --out and --geojson are both {out}.")
     layout = named_layout(data, layout)
-    scenes = read_scenes(data, layout, split, read)
+    scenes = chosen_scenes(read_scenes(data, layout, split, read), patterns)
     if geojson is not None:
         _check_map(scenes)
     graded = None if labels is None else load_labels(labels, scenes)
     rule = named(protocol or default_protocol(graded))
     found, described, made = ranked(scenes, graded, rule, choices)
-    made["data"] = {"path": str(data), "layout": layout, "split": split, "read": parse_options(read or ())}
+    made["data"] = {"path": str(data), "layout": layout, "split": split, "scenes": patterns, "read": parse_options(read or ())}
     judging = {"labels": graded, "protocol": rule, "unknown": unknown}
     scores = evaluate(found, scenes, **judging, descriptors=described, samples=samples, seed=seed, made=made)  # type: ignore[arg-type] # by name
     written = [out]

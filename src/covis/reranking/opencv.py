@@ -14,6 +14,9 @@ from covis.errors import InvalidInputError, MissingExtraError
 from covis.reranking.matchers import Prepared, counted, share
 from covis.reranking.nearest import mutual_nearest, squared_distances
 
+SMALLEST = 8
+"""Pixels of the shorter side from which on points are looked for."""
+
 EXACT = {"fundamental": 7, "homography": 4}
 """How many correspondences a model always fits: as many support it by chance."""
 
@@ -65,6 +68,11 @@ class Ransac:
             raise InvalidInputError(
                 f"The threshold must be pixels > 0 and the confidence in (0, 1); got {self.threshold} and {self.confidence}."
             )
+        if 0 < self.minimum <= EXACT[self.model]:
+            raise InvalidInputError(
+                f"The option minimum must be 0, or more than the {EXACT[self.model]} points that any {self.model} matrix fits; "
+                f"got {self.minimum}."
+            )
         for name, low in (("iterations", 1), ("minimum", 0), ("seed", 0)):
             if not low <= getattr(self, name) < 2**31:
                 raise InvalidInputError(f"The option {name} must be a whole number of {low} or more; got {getattr(self, name)}.")
@@ -105,12 +113,16 @@ class _Detected:
 
     def __init__(self, features: int, ratio: float) -> None:
         self.features, self.ratio = counted(features), share(ratio, "ratio")
+        if not ratio:
+            raise InvalidInputError("The option ratio must be above 0; 0 lets no match pass.")
         self.libraries = {"opencv": str(opencv().__version__)}
 
     def prepare(self, image: NDArray[np.uint8]) -> Prepared:
         """`points` (n, 2) float32 and `vectors` (n, width) uint8 of an image (height, width, 3)."""
         cv2 = opencv()
-        keypoints, vectors = self._described(cv2, cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY))
+        # Fewer pixels than the least window of a detector hold no point, and OpenCV fails on some such images.
+        small = min(image.shape[:2]) < SMALLEST
+        keypoints, vectors = ((), None) if small else self._described(cv2, cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY))
         if vectors is None or not len(keypoints):
             return {"points": np.zeros((0, 2), dtype=np.float32), "vectors": np.zeros((0, self.width), dtype=np.uint8)}
         # SIFT's values are whole numbers up to 255 kept as float32: bytes lose nothing, and take a quarter.
@@ -157,6 +169,8 @@ class RootSift(_Detected):
         for name, value in (("contrast", contrast), ("edge", edge)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
                 raise InvalidInputError(f"The option {name} must be a number of 0 or more; got {value!r}.")
+        if not isinstance(upright, bool):
+            raise InvalidInputError(f"The option upright must be true or false; got {upright!r}.")
         self.contrast, self.edge, self.upright = contrast, edge, upright
 
     def _described(self, cv2: ModuleType, grey: NDArray[np.uint8]) -> tuple[Sequence[Any], NDArray[Any] | None]:
@@ -167,6 +181,8 @@ class RootSift(_Detected):
         spots = {(*one.pt, one.size): one for one in detector.detect(grey, None)}  # OpenCV gives a point for each orientation of a spot
         for one in spots.values():
             one.angle = 0.0
+        if not spots:
+            return (), None
         keypoints, vectors = detector.compute(grey, list(spots.values()))
         return keypoints, vectors
 
