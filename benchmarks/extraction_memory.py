@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import status
 from PIL import Image
 
 from covis.extraction import extract
@@ -64,10 +64,10 @@ def one(root: Path, count: int, dim: int, batch: int) -> None:
     """Describe, in this process, and print the megabytes before, at most, and the seconds."""
     extract(Mean(dim), Images(root, [f"{number}.jpg" for number in range(FILES)]), batch=batch)  # what is loaded once is loaded now
     images = Images(root, [name(number) for number in range(count)])
-    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, begun = status("VmHWM"), time.perf_counter()
     extract(Mean(dim), images, out=root / f"out-{count}", batch=batch)
     seconds = time.perf_counter() - begun
-    print(before / 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds)
+    print(before, status("VmHWM"), seconds)
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ import torch
 
 from covis.descriptors import Descriptors
 from covis.indexes import INDEXES, index, load_index
+from covis.indexes.measures import K
 
 GOAL = 0.75
-K = 20
 PLACE = 20  # images
 KINDS = ("prefix", "pq", "ivf-pq", "binary")
 
@@ -137,7 +137,7 @@ def exact(database: Descriptors, queries: Descriptors) -> np.ndarray:
 
 
 def approximate(database: Descriptors, queries: Descriptors, truth: np.ndarray, *, kinds: list[str], folder: Path) -> None:
-    print(f"\n{'kind':<8} {'build s':>8} {'MB memory':>10} {'MB disk':>8} {'q/s':>8} {'recall@1':>9} {'recall@20':>9}  own: @1, @20")
+    print(f"\n{'kind':<8} {'build s':>8} {'MB memory':>10} {'MB disk':>8} {'q/s':>8} {'recall@1':>9} {f'recall@{K}':>9}  own: @1, @{K}")
     for kind in kinds:
         made = index(database, kind=kind)
         found, seconds, _ = measured(lambda made=made: made.search(queries, k=K), repeat=2)
@@ -147,7 +147,7 @@ def approximate(database: Descriptors, queries: Descriptors, truth: np.ndarray, 
         report = made.report or {}
         first = (found.rows[:, 0] == truth[:, 0]).mean()
         cost = f"{report['build_seconds']:8.1f} {report['memory_bytes'] / 1e6:10.0f} {disk:8.0f} {len(queries) / seconds:8.0f}"
-        own = f"{report['recall@1']:.3f}, {report['recall@20']:.3f}"
+        own = f"{report['recall@1']:.3f}, {report[f'recall@{K}']:.3f}"
         print(f"{kind:<8} {cost} {first:9.3f} {np.mean(shared):9.3f}  {own}  {made.options}")
         del made
 

@@ -2,14 +2,13 @@
 
     OMP_NUM_THREADS=2 python benchmarks/whitening.py
 
-Each of the two runs in a process of its own and reads the same memory-mapped float32 descriptors. Memory is the largest resident
-set less that of the process before it fits. Both must give the same whitened vectors, up to signs.
+Each of the two runs in a process of its own and reads the same memory-mapped float32 descriptors. Memory is the most
+that no file holds, less what there was before. Both must give the same whitened vectors, up to signs.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import measured
 
 from covis.descriptors import Descriptors
 from covis.whitening import fit_whitening
@@ -54,13 +54,11 @@ def streamed(descriptors: Descriptors, dim: int) -> np.ndarray:
 def one(way: str, folder: Path, dim: int) -> None:
     """Fit, in this process, and print seconds and megabytes."""
     descriptors = Descriptors.load(folder / "descriptors")
-    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     busy = time.process_time()
-    found = {"eig": reference, "covis": streamed}[way](descriptors, dim)
-    seconds = time.perf_counter() - begun
+    found, seconds, megabytes = measured(lambda: {"eig": reference, "covis": streamed}[way](descriptors, dim))
     busy = time.process_time() - busy
     np.save(folder / f"{way}.npy", found, allow_pickle=False)
-    print(seconds, busy, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(seconds, busy, megabytes)
 
 
 def main() -> None:
