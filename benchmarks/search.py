@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
 import torch
+from measuring import measured
 
 from covis.descriptors import Descriptors
 from covis.indexes import INDEXES, index, load_index
@@ -53,32 +50,6 @@ def generated(folder: Path, *, count: int, dim: int, asked: int) -> tuple[Descri
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def anonymous() -> float:
-    """Megabytes of this process that no file holds."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) / 1024
-
-
-def measured(function: Callable[[], Any], *, repeat: int = 1) -> tuple[Any, float, float]:
-    """What it gives, seconds (the least), and megabytes of anonymous memory at the peak beyond those before."""
-    before, most, done = anonymous(), [0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            most[0] = max(most[0], anonymous())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    seconds = []
-    for _ in range(repeat):
-        begun = time.perf_counter()
-        result = function()
-        seconds.append(time.perf_counter() - begun)
-    done.set()
-    watcher.join()
-    return result, min(seconds), max(0.0, most[0] - before)
 
 
 def peak() -> float:

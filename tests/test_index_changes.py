@@ -169,6 +169,6 @@ def test_an_approximate_index_is_asked_for_more_where_some_are_dead(monkeypatch:
     monkeypatch.setattr(type(made), "candidates", lambda self, queries, count: asked.append(count) or real(self, queries, count))
     made.delete([f"d{row}" for row in range(500)])
     assert isinstance(made, ApproximateIndex)
-    made.report = {"changed": 0, "count": 500}
+    made.report = {"changed": 0, "count": 500, "k": 25}
     made.search(QUERIES, k=5)
     assert asked == [40]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from covis import cli
 from covis.descriptors import Descriptors
 from covis.errors import CovisError, InvalidInputError, MissingFileError
-from covis.indexes import index, load_index
+from covis.indexes import index, load_index, tuning
 from covis.models.checkpoints import save
 from covis.models.place import PlaceModel
 from covis.rankings import Rankings
@@ -64,11 +64,22 @@ def test_an_exact_index_says_nothing_of_recall(folder: Path) -> None:
 
 def test_an_approximate_index_says_its_recall_when_made_changed_and_asked(folder: Path) -> None:
     made = covis(
-        "index", folder / "database", "--out", folder / "index", "--kind", "pq", "--option", "rescore=25", "--queries", folder / "queries"
+        "index",
+        folder / "database",
+        "--out",
+        folder / "index",
+        "--kind",
+        "pq",
+        "--option",
+        "rescore=25",
+        "--k",
+        25,
+        "--queries",
+        folder / "queries",
     )
     assert "pq (codes 0, rescore 25) of 600 vectors: approximate, recall@1 " in made.stderr
     assert "for 15 of queries given" in made.stderr
-    changed = covis("index", folder / "more", "--out", folder / "index", "--add", "--delete", "d1", "--delete", "d2")
+    changed = covis("index", folder / "more", "--out", folder / "index", "--add", "--delete", "d1", "--delete", "d2", "--k", 25)
     assert "2 deleted, 20 added, 618 vectors now" in changed.stderr
     assert "of 618 vectors: approximate" in changed.stderr
     asked = covis("search", folder / "index", folder / "queries", "--out", folder / "r.npz")
@@ -137,7 +148,8 @@ def test_photographs_are_asked_with_the_model_and_the_whitening(folder: Path) ->
         covis("search", folder / "d-index", "nowhere.jpg", "--model", folder / "model")
 
 
-def test_the_tuner_prints_what_it_tried(folder: Path) -> None:
+def test_the_tuner_prints_what_it_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "FEW", 0)
     done = covis("index", folder / "database", "--out", folder / "index", "--recall", 0.9, "--kind", "prefix", "--k", 5)
     trials = json.loads((folder / "index" / "index.json").read_text())["trials"]
     lines = [line for line in done.stderr.splitlines() if line.startswith("prefix ") and "queries/s" in line and "approximate" not in line]

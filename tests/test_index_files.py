@@ -151,7 +151,7 @@ def test_headers_that_do_not_fit_are_refused(stored: Path) -> None:
         {"version": 3}, {"format": "covis-descriptors"}, {"kind": "exactt"}, {"kind": None}, {"kind": ["exact"]}, {"kind": "os:system"},
         {"options": {"no": 1}}, {"options": None}, {"options": {"rescore": -1}}, {"deleted": {"number": 0, "count": 3}},
         {"deleted": {"number": 0}}, {"deleted": 0}, {"parts": None}, {"parts": {"files": ["../../x.npy"]}}, {"parts": {"files": 3}},
-        {"report": 3}, {"report": {"k": 20}}, {"change": "1"}, {"trials": 5}, {"trials": [3]},
+        {"report": 3}, {"report": {"k": 20}}, {"change": "1"}, {"trials": 5}, {"trials": [3]}, {"id": 3},
     ]  # fmt: skip
     for change in changes:
         (stored / "index.json").write_text(json.dumps(header | change))
@@ -219,6 +219,66 @@ def test_an_index_that_another_changed_is_not_overwritten(stored: Path) -> None:
     third.delete(["d2"])
     third.update()
     assert len(load_index(stored)) == 446
+
+
+@pytest.mark.parametrize("kind", ["exact", "pq"])
+@pytest.mark.parametrize("what", ["other names", "other vectors"])
+def test_an_index_that_took_its_place_is_not_changed(kind: str, what: str, tmp_path: Path) -> None:
+    """One of as many shards, rows and changes: only what is in it tells them apart."""
+    path = index(places(100), kind=kind).save(tmp_path / "i")
+    opened = load_index(path)
+    opened.delete(["d3", "d7"])
+    index(places(100, side="b") if what == "other names" else places(100, seed=5), kind=kind).save(path, overwrite=True)
+    files = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with pytest.raises(SettingsDifferError, match="was changed by another process"):
+        opened.update()
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == files
+
+
+def test_the_same_changes_give_the_same_files(tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "other"):
+        opened = load_index(index(places(100)).save(tmp_path / name))
+        opened.delete(["d3"])
+        opened.add(places(9, seed=2, side="e"))
+        opened.update()
+        found.append({file.relative_to(tmp_path / name): file.read_bytes() for file in sorted((tmp_path / name).rglob("*.json"))})
+    assert found[0] == found[1]
+
+
+def test_an_index_is_not_replaced_while_another_changes_it(tmp_path: Path) -> None:
+    path = index(places(30)).save(tmp_path / "i")
+    with storage._alone(path), pytest.raises(SettingsDifferError, match="is being changed"):
+        index(places(40)).save(path, overwrite=True)
+    assert len(load_index(path)) == 30
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_change_while_an_index_is_opened_is_no_damage(
+    stored: Path,
+    moment: str,
+    replaced: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the manifest's reading and that of its files, and behind it, some times in a row."""
+    real, left = storage._opened, [3]
+
+    def opened(path: Path, manifest: dict[str, object], kinds: dict[str, type[StoredIndex]]) -> StoredIndex:
+        found = real(path, manifest, kinds) if moment == "after" else None
+        if left[0]:
+            left[0] -= 1
+            other = real(path, storage._manifest(path), kinds)
+            other.delete([f"d{50 + left[0]}"])
+            other.save(path, overwrite=True) if replaced else other.update()
+        return found or real(path, manifest, kinds)
+
+    monkeypatch.setattr(storage, "_opened", opened)
+    found = load_index(stored)
+    monkeypatch.undo()
+    if replaced or moment == "before":
+        assert len(found) == 445
+    assert len(load_index(stored)) == (445 if replaced or moment == "before" else 447)
 
 
 def test_only_what_was_opened_is_updated(tmp_path: Path) -> None:

@@ -103,6 +103,9 @@ def search(
         Path | None, typer.Option(help="The whitening.npz that the index's descriptors were whitened with.", show_default=False)
     ] = None,
     model_option: ModelOption = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Of an index of your own: the module:class that it was made with.", show_default=False)
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Find the nearest database images of each query: of descriptors, or of photographs."""
@@ -113,7 +116,7 @@ def search(
 
     if out is not None:
         check_absent(out, overwrite=overwrite)
-    opened, names = load_index(index), None if among is None else _names(among)
+    opened, names = load_index(index, kind=kind), None if among is None else _names(among)
     asked = _asked(opened, queries, model=model, whitening=whitening, options=model_option)
     opened.ready()
     begun = time.perf_counter()

@@ -17,7 +17,7 @@ from covis.indexes import measures, storage
 from covis.indexes.approximate import ApproximateIndex
 from covis.indexes.exact import ExactIndex
 from covis.indexes.sketches import BinaryIndex, PrefixIndex
-from covis.indexes.stored import Option, StoredIndex
+from covis.indexes.stored import Option, StoredIndex, whole
 from covis.indexes.structures import GraphIndex, InvertedIndex, ProductIndex, ScalarIndex
 from covis.indexes.tuning import GRAPH_UP_TO, TUNED, tuned
 from covis.lookup import resolve
@@ -94,8 +94,10 @@ def index(
     ('exact', 'auto: exact, for up to 200,000 vectors')
     """
     sets = [descriptors] if isinstance(descriptors, Descriptors) else list(descriptors)
-    if k < 1 or (recall is not None and options):
-        raise InvalidInputError(f"k must be at least 1, and options are chosen where a recall is asked for; got k = {k} and {options}.")
+    if not whole(k) or k < 1 or (recall is not None and options):
+        raise InvalidInputError(
+            f"k must be a whole number of at least 1, and options are chosen where a recall is asked for; got k = {k!r} and {options}."
+        )
     if recall is not None:
         return _tuned(sets, kind, recall=recall, k=k, queries=queries, progress=progress)
     why = ""
@@ -113,20 +115,34 @@ def index(
         report = made.measure(queries, k=k)
         if why:
             found = ", ".join(f"{name} {value:.3f}" for name, value in report.items() if name.startswith("recall@"))
+            own = "" if queries is not None else f" for {measures.OWN}, {measures.OPTIMISTIC}"
             warnings.warn(
-                f"{why}; searches are approximate, {found} against exact ones. Name a kind or a recall.", CovisWarning, stacklevel=2
+                f"{why}; searches are approximate, {found} against exact ones{own}. Name a kind or a recall.", CovisWarning, stacklevel=2
             )
     return made
 
 
-def load_index(path: str | Path) -> StoredIndex:
+def load_index(path: str | Path, *, kind: str | None = None) -> StoredIndex:
     """Open a saved index of any kind.
 
+    Args:
+        path: its folder.
+        kind: default: what the folder says, one of `INDEXES`. `module:class` opens an index of your own by its class's `load`; what code is
+            imported is said here alone, and never by a file.
+
     Raises:
+        UnknownNameError: there is no such kind.
+        InvalidInputError: the class has no `load`.
         MissingFileError: there is no index.
-        DamagedFileError: a file is truncated or foreign.
+        DamagedFileError: a file is truncated or foreign, or the index is of another kind.
     """
-    return storage.load(Path(path), INDEXES)
+    if kind is None:
+        return storage.load(Path(path), INDEXES)
+    load = getattr(resolve(kind, INDEXES, what="index"), "load", None)
+    if load is None:
+        raise InvalidInputError(f"An index is opened by its class's load(path); {kind!r} has none.")
+    found: StoredIndex = load(path)
+    return found
 
 
 def _chosen(sets: Sequence[Descriptors]) -> tuple[str, str]:
@@ -150,7 +166,7 @@ def _tuned(sets: Sequence[Descriptors], kind: str, *, recall: float, k: int, que
         kinds = [one for one in TUNED if one is not GraphIndex or len(exact) <= GRAPH_UP_TO]
     else:
         named = resolve(kind, INDEXES, what="index")
-        kinds = [named] if isinstance(named, type) and issubclass(named, ApproximateIndex) else []
+        kinds = [named] if isinstance(named, type) and issubclass(named, ApproximateIndex) else []  # none: the exact one
         if not kinds and named is not ExactIndex:
             raise InvalidInputError(f"A recall can be asked of the kinds {', '.join(INDEXES)}; got {kind!r}.")
     return tuned(exact, kinds, recall=recall, k=k, queries=queries, progress=progress)

@@ -6,7 +6,6 @@ A *row* here counts all vectors ever added. What a search gives out counts the l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,26 +13,11 @@ from numpy.typing import NDArray
 
 from covis.descriptors import Descriptors
 from covis.errors import InvalidInputError
-
-PIECE = 1 << 17
-"""Rows of a memory map that are searched at once, without a copy."""
-COPIED = 32 << 20
-"""Bytes of vectors that are copied at once: where rows are picked, or float16 becomes float32."""
-SKIPPED = 256
-"""Rows of a piece that may be found and dropped; where more are left out, the others are copied."""
+from covis.indexes import pieces
+from covis.indexes.pieces import Piece, gathered
 
 LONGEST = 1e18
 """The squared distance of two vectors of this length is a float32."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some vectors, float32 and C-contiguous, with their rows, the positions of those that must not be found, and squared norms."""
-
-    vectors: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    hidden: NDArray[np.int64]
-    norms: NDArray[np.float32] | None = None
 
 
 class Shards:
@@ -44,6 +28,9 @@ class Shards:
         self.dead: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
         self._norms: list[NDArray[np.float32] | None] = []
         self._names: tuple[str, ...] | None = ()
+        self._known: set[str] | None = None
+        self._starts: NDArray[np.int64] | None = None
+        self._living: NDArray[np.int64] | None = None
 
     @property
     def rows(self) -> int:
@@ -64,11 +51,17 @@ class Shards:
     @property
     def starts(self) -> NDArray[np.int64]:
         """The first row of each set, and behind them the number of all rows."""
-        return np.cumsum([0, *(len(one) for one in self.sets)], dtype=np.int64)
+        if self._starts is None:
+            self._starts = np.cumsum([0, *(len(one) for one in self.sets)], dtype=np.int64)
+        return self._starts
 
     def living(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows as positions in `names`."""
-        return np.asarray((np.cumsum(~self.dead) - 1)[rows]) if self.dead.any() else rows
+        if not self.dead.any():
+            return rows
+        if self._living is None:
+            self._living = np.cumsum(~self.dead) - 1
+        return np.asarray(self._living[rows])
 
     @classmethod
     def restored(cls, sets: Sequence[Descriptors], dead: NDArray[np.integer[Any]]) -> Shards:
@@ -99,8 +92,10 @@ class Shards:
         """
         if self.sets:
             check_alike(self.sets[0], descriptors)
-            if twice := set(self.names).intersection(descriptors.names):
-                name = next(name for name in descriptors.names if name in twice)
+            if self._known is None:
+                self._known = set(self.names)
+            if not self._known.isdisjoint(descriptors.names):
+                name = next(name for name in descriptors.names if name in self._known)
                 raise InvalidInputError(f"Every image must be in the index once; {name!r} is there already. Delete it first.")
         norms = squared_norms(descriptors)
         if len(descriptors) == 0 and self.sets:
@@ -108,7 +103,9 @@ class Shards:
         self.sets.append(descriptors)
         self._norms.append(norms)
         self.dead = np.concatenate([self.dead, np.zeros(len(descriptors), dtype=np.bool_)])
-        self._names = None
+        if self._known is not None:
+            self._known.update(descriptors.names)
+        self._names = self._starts = self._living = None
 
     def delete(self, names: Sequence[str]) -> None:
         """Take images out; their rows stay, dead.
@@ -119,7 +116,9 @@ class Shards:
         rows = self.rows_of(names)
         self.dead = self.dead.copy()
         self.dead[rows] = True
-        self._names = None
+        if self._known is not None:
+            self._known.difference_update(names)
+        self._names = self._living = None
 
     def rows_of(self, names: Sequence[str]) -> NDArray[np.int64]:
         """The rows of living images, ascending.
@@ -158,55 +157,23 @@ class Shards:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, dim) float32 copies of the vectors of some rows."""
-        return gathered([np.asarray(one.vectors) for one in self.sets], rows)
+        return gathered([np.asarray(one.vectors) for one in self.sets], self.starts, rows)
 
-    def pieces(self, allowed: NDArray[np.bool_] | None, *, norms: bool = False) -> Iterator[Piece]:
-        """All vectors that may be found, in the order of the rows; views of the map where nothing is left out."""
-        starts = self.starts
-        for number, one in enumerate(self.sets):
-            kept = None if allowed is None else allowed[starts[number] : starts[number + 1]]
-            if norms and self._norms[number] is None:
-                self._norms[number] = squared_norms(one)
-            yield from pieces(np.asarray(one.vectors), kept, first=int(starts[number]), norms=self._norms[number] if norms else None)
+    def pieces(self, allowed: NDArray[np.bool_] | None, *, few: bool = False) -> Iterator[Piece]:
+        """All vectors that may be found, in the order of the rows, for few queries or for many; views where little is left out."""
+        return pieces.in_pieces([np.asarray(one.vectors) for one in self.sets], allowed, norms=self._norms_of if few else None)
 
     def blocks(self, first: int = 0) -> Iterator[NDArray[np.float32]]:
         """All vectors from a row on, as float32, in blocks of bounded size."""
-        for piece in self.pieces(None if first == 0 else np.arange(self.rows) >= first):
-            step = max(1, COPIED // (4 * piece.vectors.shape[1]))
-            for start in range(0, len(piece.rows), step):
-                yield piece.vectors[start : start + step]
+        step = max(1, pieces.COPIED // (4 * max(1, self.sets[0].dim))) if self.sets else 1
+        for start in range(first, self.rows, step):
+            yield self.take(np.arange(start, min(start + step, self.rows)))
 
-
-def pieces(
-    vectors: NDArray[np.floating[Any]], kept: NDArray[np.bool_] | None, *, first: int = 0, norms: NDArray[np.float32] | None = None
-) -> Iterator[Piece]:
-    """An array in pieces: views of float32 where little is left out, copies of bounded size where much is."""
-    plain = vectors.dtype == np.float32 and vectors.flags.c_contiguous
-    copied = max(1, COPIED // max(4 * vectors.shape[1], 1))
-    for start in range(0, len(vectors), PIECE):
-        rows = np.arange(start, min(start + PIECE, len(vectors)))
-        chosen = rows if kept is None else rows[kept[start : start + PIECE]]
-        if plain and 0 <= len(rows) - len(chosen) <= min(SKIPPED, len(chosen)):
-            hidden = np.flatnonzero(~kept[start : start + PIECE]) if kept is not None else chosen[:0]
-            yield Piece(vectors[start : start + PIECE], rows + first, hidden, None if norms is None else norms[rows])
-            continue
-        for step in range(0, len(chosen), copied):
-            part = chosen[step : step + copied]
-            picked = np.ascontiguousarray(vectors[part], dtype=np.float32)
-            yield Piece(picked, part + first, part[:0], None if norms is None else norms[part])
-
-
-def gathered(arrays: Sequence[NDArray[np.floating[Any]]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Rows of several arrays, that are one after the other, as float32."""
-    if len(arrays) == 1:
-        return np.take(arrays[0], rows, axis=0).astype(np.float32, copy=False)
-    found = np.empty((len(rows), arrays[0].shape[1]), dtype=np.float32)
-    start = 0
-    for array in arrays:
-        mine = (rows >= start) & (rows < start + len(array))
-        found[mine] = array[rows[mine] - start]
-        start += len(array)
-    return found
+    def _norms_of(self, number: int) -> NDArray[np.float32]:
+        known = self._norms[number]
+        if known is None:
+            known = self._norms[number] = squared_norms(self.sets[number])
+        return known
 
 
 def squared_norms(descriptors: Descriptors) -> NDArray[np.float32]:

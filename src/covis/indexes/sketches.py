@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,8 @@ from covis.files import atomic_path, map_array
 from covis.indexes import engine
 from covis.indexes.approximate import RESCORE, ApproximateIndex
 from covis.indexes.nearest import scan
-from covis.indexes.shards import Piece, by_block, pieces
+from covis.indexes.pieces import Piece, groups, in_pieces
+from covis.indexes.shards import by_block
 from covis.indexes.storage import part
 from covis.indexes.stored import Option
 
@@ -30,11 +31,6 @@ class SketchIndex(ApproximateIndex):
     @abstractmethod
     def sketch(self, vectors: NDArray[np.floating[Any]]) -> NDArray[Any]:
         """The small rows of vectors."""
-
-    @property
-    def starts(self) -> list[int]:
-        """The first row of each array."""
-        return [int(start) for start in self.shards.starts[:-1]]
 
     def build(self) -> None:
         """Make the arrays of shards that have none."""
@@ -104,15 +100,15 @@ class PrefixIndex(SketchIndex):
         """The nearest by the leading dimensions."""
         return scan(self._pieces, self.sketch(queries), count)[1]
 
-    def _pieces(self, norms: bool) -> list[Piece]:  # noqa: FBT001 - the signature that scan asks for
+    def _pieces(self, few: bool) -> Iterator[Piece]:  # noqa: FBT001 - the signature that scan asks for
+        return in_pieces([np.asarray(sketch) for sketch in self.sketches], None, norms=self._norms_of if few else None)
+
+    def _norms_of(self, number: int) -> NDArray[np.float32]:
         self._norms += [None] * (len(self.sketches) - len(self._norms))
-        found: list[Piece] = []
-        for number, (sketch, first) in enumerate(zip(self.sketches, self.starts, strict=True)):
-            known = self._norms[number]
-            if norms and known is None:
-                known = self._norms[number] = by_block(sketch, lambda block: np.einsum("ij,ij->i", block, block))
-            found += pieces(np.asarray(sketch), None, first=first, norms=known if norms else None)
-        return found
+        known = self._norms[number]
+        if known is None:
+            known = self._norms[number] = by_block(self.sketches[number], lambda block: np.einsum("ij,ij->i", block, block))
+        return known
 
 
 class BinaryIndex(SketchIndex):
@@ -128,12 +124,13 @@ class BinaryIndex(SketchIndex):
 
     def candidates(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Those whose signs differ least."""
-        codes = self.sketch(queries)
-        found = [
-            (engine.hamming(codes, np.ascontiguousarray(sketch), min(count, len(sketch))), first)
-            for sketch, first in zip(self.sketches, self.starts, strict=True)
-            if len(sketch)
-        ]
+        codes, starts = self.sketch(queries), self.shards.starts
+        found = []
+        for group in groups([sketch.nbytes for sketch in self.sketches]):
+            some = [self.sketches[number] for number in group]
+            joined = np.ascontiguousarray(some[0] if len(some) == 1 else np.concatenate(some))
+            if len(joined):
+                found.append((engine.hamming(codes, joined, min(count, len(joined))), int(starts[group[0]])))
         if len(found) == 1:
             return found[0][0][1] + found[0][1]
         differ = np.concatenate([one[0] for one, _ in found], axis=1)

@@ -8,11 +8,14 @@ next change removes them.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "covis-index", 2
 DELETED = "covis-index-deleted", 1
+_TRIES = 50  # times that a folder is opened anew while others change it
 _PART = re.compile(r"part-\d{4,}\.(npy|faiss)")
 _OURS = re.compile(r"\.?(shard|part|deleted)-\d{4,}.*")
 
@@ -48,7 +52,7 @@ def save(index: StoredIndex, path: Path, *, overwrite: bool) -> Path:
     """Write an index as a new folder."""
     check_absent(path, overwrite=overwrite)
     index.ready()
-    with atomic_path(path) as folder:
+    with _alone(path) if (path / "index.json").is_file() else nullcontext(), atomic_path(path) as folder:
         folder.mkdir()
         _write(index, folder, None)
     return path
@@ -61,7 +65,7 @@ def update(index: StoredIndex) -> Path:
     path, manifest = index.saved.path, index.saved.manifest
     index.ready()
     with _alone(path):
-        if _manifest(path) != manifest:
+        if _manifest(path).get("id") != manifest["id"]:
             raise SettingsDifferError(f"{path} was changed by another process since it was opened. Open it again, and repeat the change.")
         _sweep(path, manifest)
         try:
@@ -73,17 +77,51 @@ def update(index: StoredIndex) -> Path:
 
 
 def load(path: Path, kinds: Mapping[str, type[Kind]]) -> Kind:
-    """Open an index of one of some kinds.
+    """Open an index of one of some kinds, as it is before or after any change that another process makes meanwhile.
 
     Raises:
         MissingFileError: a file is not there.
         DamagedFileError: a file is truncated, foreign, or does not fit the others.
     """
-    manifest = _manifest(path)
+    for left in reversed(range(_TRIES)):
+        there = _place(path)
+        manifest = _manifest(path)
+        try:
+            opened = _opened(path, manifest, kinds)
+        except (MissingFileError, DamagedFileError):  # files that the manifest named may be gone since it was read, or others
+            if not left or not _replaced(path, there, manifest):
+                raise
+        else:
+            if not left or _place(path) == there:  # else some files may be of the folder that took its place
+                return opened
+    raise AssertionError("the last try ends above")  # pragma: no cover
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
+def _replaced(path: Path, there: tuple[int, int] | None, manifest: Mapping[str, Any]) -> bool:
+    """Whether the folder is another, or says another thing, than a moment ago."""
+    with suppress(MissingFileError):
+        return _place(path) != there or _manifest(path).get("id") != manifest.get("id")
+    time.sleep(0.01)  # between two folders, of which one takes the other's place
+    return _place(path) is not None
+
+
+def _opened(path: Path, manifest: dict[str, Any], kinds: Mapping[str, type[Kind]]) -> Kind:
     kind = str(manifest.get("kind"))
     if kind not in kinds:  # a file must not choose what code is imported, so no `module:class` here
-        raise DamagedFileError(f"{path} must be an index of a kind that covis knows here ({', '.join(kinds)}); its header says {kind!r}.")
+        raise DamagedFileError(
+            f"{path} must be an index of a kind that covis knows here ({', '.join(kinds)}); its header says {kind!r}. "
+            'Where that is a class of your own, name it: load_index(path, kind="module:class").'
+        )
     try:
+        if not isinstance(manifest["id"], str):
+            raise ValueError(f"the id is {manifest['id']!r}")
         index = kinds[kind](**manifest["options"])
         sets = [Descriptors.load(path / _shard(number)) for number in range(len(manifest["shards"]))]
         sizes = [len(one) if rows is None else rows for one, rows in zip(sets, manifest["shards"], strict=True)]
@@ -96,8 +134,13 @@ def load(path: Path, kinds: Mapping[str, type[Kind]]) -> Kind:
             if len(dead) != manifest["deleted"]["count"]:
                 raise ValueError(f"{file.name} holds {len(dead)} rows, not {manifest['deleted']['count']}")
         index.shards = Shards.restored(sets, dead)
-        index.report, index.chosen = manifest["report"], str(manifest["chosen"])
-        if not isinstance(manifest["change"], int) or not (index.report is None or index.report.keys() >= REPORTED):
+        index.chosen = str(manifest["chosen"])
+        index.restore(manifest["report"])
+        if (
+            not isinstance(manifest["id"], str)
+            or not isinstance(manifest["change"], int)
+            or not (index.report is None or index.report.keys() >= REPORTED)
+        ):
             raise ValueError(f"the number of changes is {manifest['change']!r}, the report {index.report}")
         index.trials = tuple(dict(trial) for trial in manifest["trials"])
         if not all(_PART.fullmatch(name) for name in manifest["parts"].get("files", ())):
@@ -122,7 +165,16 @@ def _manifest(path: Path) -> dict[str, Any]:
     if manifest["version"] == 1:
         if not isinstance(manifest.get("shards"), int):
             raise DamagedFileError(f"{path / 'index.json'} must say how many shards there are; it says {manifest.get('shards')!r}.")
-        more: dict[str, Any] = {"options": {}, "deleted": None, "parts": {}, "report": None, "chosen": "", "trials": [], "change": 0}
+        more: dict[str, Any] = {
+            "options": {},
+            "deleted": None,
+            "parts": {},
+            "report": None,
+            "chosen": "",
+            "trials": [],
+            "change": 0,
+            "id": "",
+        }
         manifest |= {"version": VERSION, "shards": [None] * manifest["shards"], **more}
     return manifest
 
@@ -140,7 +192,7 @@ def _write(index: StoredIndex, folder: Path, before: Mapping[str, Any] | None) -
         save_arrays(folder / _deleted(change), {"format": DELETED[0], "version": DELETED[1]}, {"rows": dead})
     parts = index.save_parts(folder, None if before is None else before["parts"], change)
     _sync_folder(folder)
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "kind": index.kind,
@@ -153,8 +205,25 @@ def _write(index: StoredIndex, folder: Path, before: Mapping[str, Any] | None) -
         "chosen": index.chosen,
         "trials": list(index.trials),
     }
+    manifest["id"] = _identity(manifest, index.shards, old, "" if before is None else before["id"])
     write_json(folder / "index.json", manifest)
     _sync_folder(folder)
+
+
+def _identity(manifest: Mapping[str, Any], shards: Shards, old: int, before: str) -> str:
+    """What tells this state of this index from any other: a digest of what is in it, so that the same changes give the same files.
+
+    Of the new shards the names and at most 256 rows each; the older ones are in the identity of the state before.
+    """
+    digest = hashlib.sha256(before.encode())
+    told = {name: manifest[name] for name in ("kind", "options", "change", "shards", "deleted", "parts")}
+    digest.update(json.dumps(told, sort_keys=True).encode())
+    digest.update(np.flatnonzero(shards.dead).tobytes())
+    for one in shards.sets[old:]:
+        digest.update(json.dumps([one.model, str(one.vectors.dtype), one.names]).encode())
+        rows = np.unique(np.linspace(0, max(0, len(one) - 1), 256, dtype=np.int64))
+        digest.update(np.ascontiguousarray(one.vectors[rows[: len(one)]]).tobytes())
+    return digest.hexdigest()[:32]
 
 
 @contextmanager
@@ -172,6 +241,11 @@ def _alone(path: Path) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise SettingsDifferError(f"{path} is being changed by another process. Try again when it is done.") from None
+            held = os.fstat(handle)
+            if _place(path) != (held.st_dev, held.st_ino):  # the folder that is held was replaced
+                raise SettingsDifferError(
+                    f"{path} was changed by another process since it was opened. Open it again, and repeat the change."
+                )
         yield
     finally:
         os.close(handle)

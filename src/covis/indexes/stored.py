@@ -103,11 +103,15 @@ class StoredIndex(ABC):
             holds the index's kind and, of an approximate one, its options and its recall.
 
         Raises:
-            InvalidInputError: k < 1, an empty index, queries of another model, whitening or dimension, or `among` keeps none.
+            InvalidInputError: k is no whole number >= 1, an empty index, queries of another model, whitening or dimension, or `among`
+                keeps none.
             MissingExtraError: faiss is not installed.
         """
-        if k < 1 or not len(self):
-            raise InvalidInputError(f"A search needs k >= 1 and an index that is not empty; got k = {k}, {len(self)} vectors.")
+        if not whole(k) or k < 1 or not len(self):
+            raise InvalidInputError(
+                f"A search needs a whole number k >= 1 and an index that is not empty; got k = {k!r}, {len(self)} vectors."
+            )
+        k = int(k)
         check_alike(self.shards.sets[0], queries)
         squared_norms(queries)
         self.ready()
@@ -127,6 +131,10 @@ class StoredIndex(ABC):
 
     def ready(self) -> None:  # noqa: B027 - not every index has any
         """Build what is missing of its own structures."""
+
+    def restore(self, report: dict[str, Any] | None) -> None:
+        """Take the report that was saved."""
+        self.report = report
 
     def own_bytes(self) -> int:
         """Bytes of its structures, beside the vectors."""
@@ -169,6 +177,11 @@ class StoredIndex(ABC):
         return storage.load(Path(path), {cls.kind: cls})
 
 
+def whole(value: object) -> bool:
+    """Whether it is a whole number; true and false are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def checked_options(kind: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a kind, those given in place of the defaults.
 
@@ -181,7 +194,6 @@ def checked_options(kind: str, known: Mapping[str, Option], given: Mapping[str, 
         option = known[name]
         if option.allowed and value not in option.allowed:
             raise InvalidInputError(f"The option {name} of {kind!r} must be one of {', '.join(option.allowed)}; got {value!r}.")
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not option.allowed and (not whole or value < option.least):
+        if not option.allowed and (not whole(value) or value < option.least):
             raise InvalidInputError(f"The option {name} of {kind!r} must be a whole number of at least {option.least}; got {value!r}.")
     return {name: given.get(name, option.default) for name, option in known.items()}
