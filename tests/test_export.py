@@ -24,6 +24,7 @@ from covis.errors import (
     MissingExtraError,
     MissingFileError,
     OutputExistsError,
+    UnknownNameError,
 )
 from covis.evaluation import evaluate
 from covis.extraction import extract
@@ -37,6 +38,7 @@ from covis.models.onnx_models import OnnxModel, load_onnx, read_body, read_heade
 from covis.models.opening import open_model
 from covis.models.place import PlaceModel
 from covis.models.quantisation import add_measured, agreement, quantise, speed_ratio
+from covis.protocols import protocol
 from covis.searching import search_scenes
 from covis.settings import ModelSettings
 from covis.whitening import Whitening, fit_whitening
@@ -199,8 +201,28 @@ def test_a_size_that_is_only_right_at_home_is_noticed(tmp_path: Path) -> None:
             return x.sum((2, 3)) / (x.shape[2] if torch.compiler.is_compiling() else 16)
 
     model = ForeignModel(Half(), name="half", settings=ModelSettings(height=16, width=24, normalize=False))
-    with pytest.raises(InvalidInputError, match=r"half must give what torch gives"):
-        export_model(model, tmp_path / "a.onnx")
+    with pytest.warns(CovisWarning, match=r"half is exported for images of 16 x 24 pixels alone: .* differs from torch by .* at 24 x 16"):
+        opened = export_model(model, tmp_path / "a.onnx")
+    assert opened.header["fixed"]
+    np.testing.assert_allclose(opened.describe_pixels(_pixels(2, 16, 24)), model.describe_pixels(_pixels(2, 16, 24)), rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "said"), [("branch", r"differs from torch by .* at 24 x 32"), ("even", r"torch does not describe .* 37 x 49")]
+)
+def test_sizes_at_which_it_is_another_are_noticed(how: str, said: str, tmp_path: Path) -> None:
+    class Picky(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if how == "even":
+                return nn.functional.pixel_unshuffle(x, 2).mean((2, 3))
+            return x.mean((2, 3)) if x.shape[2] > 40 else x.amax((2, 3))
+
+    model = ForeignModel(Picky(), name="picky", settings=ModelSettings(height=48, width=64))
+    with pytest.warns(CovisWarning, match=rf"picky is exported for images of 48 x 64 pixels alone: .*({said}|torch does not export)"):
+        opened = export_model(model, tmp_path / "a.onnx")
+    assert opened.fixed
+    np.testing.assert_allclose(opened.describe_pixels(_pixels(2)), model.describe_pixels(_pixels(2)), atol=1e-5)
 
 
 def test_outputs_are_not_overwritten_and_are_called_onnx(tiny: ForeignModel, tmp_path: Path) -> None:
@@ -310,6 +332,64 @@ def test_simple_files_of_others_are_taken(tmp_path: Path) -> None:
     assert len({floats.digest, bytes_.digest, one.digest}) == 3
 
 
+def _projected(path: Path, seed: int, location: str = "net.onnx.data") -> Path:
+    """The mean of each channel times weights that lie in another file, as torch.onnx.export writes them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _foreign(path)
+    model = onnx.load(path)
+    weights = np.random.default_rng(seed).normal(size=(3, 400)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "weights"))
+    model.graph.node.append(onnx.helper.make_node("MatMul", ["mean", "weights"], ["made"]))
+    model.graph.output[0].name = "made"
+    onnx.save(model, path, save_as_external_data=True, location=Path(location).name, size_threshold=100)
+    if location != Path(location).name:
+        changed = onnx.load(path, load_external_data=False)
+        next(entry for entry in changed.graph.initializer[-1].external_data if entry.key == "location").value = location
+        path.write_bytes(changed.SerializeToString())
+    return path
+
+
+def test_weights_beside_a_file_of_others_are_in_its_digest(tmp_path: Path) -> None:
+    size = {"height": 48, "width": 64}
+    first, again, other = (_projected(tmp_path / name / "net.onnx", seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert first.read_bytes() == other.read_bytes()
+    digests = [open_model(path, options=size).digest for path in (first, again, other)]
+    assert digests[0] == digests[1] != digests[2]
+    other.with_name("net.onnx.data").unlink()
+    with pytest.raises(MissingFileError, match=r"has weights in .*net\.onnx\.data"):
+        open_model(other, options=size)
+
+
+@pytest.mark.parametrize("location", ["../net.onnx.data", "/somewhere/net.onnx.data", "a/../../net.onnx.data", "C:\\net.onnx.data"])
+def test_weights_outside_the_folder_are_refused(location: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"must have its weights in its own folder; it names"):
+        open_model(_projected(tmp_path / "a" / "net.onnx", 0, location), options={"height": 48, "width": 64})
+
+
+def test_weights_deep_in_a_file_are_found() -> None:
+    """In a branch, in a function, in a sparse tensor, in an attribute."""
+    make, kinds = onnx.helper, onnx.TensorProto
+
+    def outside(name: str) -> onnx.TensorProto:
+        tensor = kinds(name=name, data_type=kinds.FLOAT, dims=[1], data_location=kinds.EXTERNAL)
+        tensor.external_data.add(key="location", value=name)
+        return tensor
+
+    def constant(name: str) -> onnx.NodeProto:
+        return make.make_node("Constant", [], [name], value=outside(name))
+
+    branch = make.make_graph([constant("in a branch")], "branch", [], [], initializer=[outside("of a branch")])
+    sparse = onnx.SparseTensorProto(values=outside("sparse values"), indices=outside("sparse indices"), dims=[1])
+    nodes = [make.make_node("If", ["x"], ["y"], then_branch=branch), constant("in an attribute")]
+    graph = make.make_graph(nodes, "graph", [], [], initializer=[outside("of the graph")], sparse_initializer=[sparse])
+    opsets = [make.make_opsetid("", 18)]
+    functions = [make.make_function("mine", "f", [], [], [constant("in a function")], opsets)]
+    data = make.make_model(graph, functions=functions, opset_imports=opsets).SerializeToString()
+    assert sorted(onnx_models._locations(data, "model", 0, len(data))) == sorted(
+        ["in a branch", "of a branch", "sparse values", "sparse indices", "in an attribute", "of the graph", "in a function"]
+    )
+
+
 @pytest.mark.parametrize(
     ("made", "options", "said"),
     [
@@ -349,6 +429,21 @@ def test_int8_is_near_smaller_and_another_model(plain: OnnxModel, int8: OnnxMode
     heavy = len(kinds) - 1 - kinds[::-1].index("Conv")
     assert "QuantizeLinear" not in kinds[heavy + 4 :]  # the aggregator and the norm are float
     assert int8.describe_pixels(_pixels(2, 64, 48)).shape == (2, plain.dim)
+
+
+@pytest.mark.slow
+def test_int8_leaves_an_aggregator_with_convolutions_in_float32(tmp_path: Path) -> None:
+    photos = [one.permute(1, 2, 0).numpy() for one in _pixels(8)]
+    settings = dataclasses.replace(SETTINGS, aggregator="netvlad", aggregator_options={"clusters": 4})
+    model = PlaceModel(settings, seed=1)
+    model.initialise(photos, seed=0)
+    quick = quantise(export_model(model, tmp_path / "a.onnx", fixed=True), tmp_path / "b.onnx", photos)
+    nodes = list(onnx.load(quick.path).graph.node)
+    last = max(place for place, node in enumerate(nodes) if node.op_type == "Conv" and node.name.startswith(export.BACKBONE))
+    after = [node.op_type for node in nodes[last + 4 :]]
+    assert {"Conv", "MatMul", "Softmax"} <= set(after)
+    assert "QuantizeLinear" not in after
+    np.testing.assert_allclose(np.linalg.norm(describe(quick, photos), axis=1), 1, atol=1e-5)
 
 
 def test_int8_is_made_of_float32_and_of_images(plain: OnnxModel, int8: OnnxModel, tmp_path: Path) -> None:
@@ -426,7 +521,7 @@ def test_the_command_writes_a_whitened_file_and_says_what_it_measured(network: s
     vectors = model.describe_pixels(_pixels(60, 12, 16))
     fitted = fit_whitening(Descriptors(vectors, tuple(map(str, range(60))), model.digest), dim=4)
     fitted.save(tmp_path / "whitening.npz")
-    given = [*SIZED, "--model-option", "dim=6", "--whitening", tmp_path / "whitening.npz"]
+    given = [*SIZED, "--model-option", "dim=6", "--whitening", tmp_path / "whitening.npz", "--fixed"]
     said = _run(network, "--out", tmp_path / "a.onnx", *given)
     assert "descriptors (B, 4), whitened; the network's size is 12 x 16" in said
     assert "largest difference from torch" in said
@@ -465,10 +560,40 @@ def test_the_command_measures_what_int8_costs(network: str, room, tmp_path: Path
     assert opened.fixed
 
 
-def test_without_truth_no_recall_is_measured(room, capsys: pytest.CaptureFixture[str]) -> None:
-    from covis.cli.models import _recalls
+def test_photographs_on_both_sides_are_described_once_and_any_k_is_measured(network: str, tmp_path: Path) -> None:
+    from PIL import Image
 
-    assert _recalls(read("7scenes", room(frames=2)), {}, None, None) == {}
+    (tmp_path / "photos").mkdir()
+    for number, one in enumerate(_pixels(6, 12, 16)):
+        Image.fromarray(one.permute(1, 2, 0).numpy()).save(tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "photos" / "places.csv").write_text("name,x,y\n" + "".join(f"{number}.png,{number * 10},0\n" for number in range(6)))
+    dataclasses.replace(protocol("radius/25"), name="deep", threshold=15.0, ks=(1, 40)).write(tmp_path / "deep.toml")
+    given = ["--calibrate", tmp_path / "photos", "--protocol", tmp_path / "deep.toml", "--fixed", "--int8"]
+    said = _run(network, "--out", tmp_path / "a.onnx", *SIZED, *given)
+    assert "float32 describes 6 images" in said
+    measured = open_model(tmp_path / "a.onnx").header["measured"]
+    assert measured["protocol"] == "deep"
+    assert 0 <= measured["recall@1, int8"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [(["--protocol", "radius/26x"], UnknownNameError, r"radius/26x"), (["--labels", "/no/such.npz"], MissingFileError, r"such")],
+)
+def test_what_int8_is_measured_by_is_looked_at_before_the_export(
+    given, kind, said: str, network: str, room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "export_model", lambda *_, **__: pytest.fail("exported"))
+    with pytest.raises(kind, match=said):
+        _run(network, "--out", tmp_path / "a.onnx", *SIZED, "--int8", "--calibrate", room(frames=2), *given)
+
+
+def test_without_truth_no_recall_is_measured(room, capsys: pytest.CaptureFixture[str]) -> None:
+    from covis.cli.models import _recalls, _truth
+
+    scenes = read("7scenes", room(frames=2))
+    assert _truth(scenes, None, None) == (None, None)
+    assert _recalls(scenes, {}, None, None) == {}
     assert "recall is not measured" in capsys.readouterr().err
 
 
@@ -489,8 +614,10 @@ def test_the_command_says_what_does_not_go_together(given, said: str, network: s
 
 
 def test_a_file_is_no_network_to_export(tiny_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"is another file"):
+    with pytest.raises(InvalidInputError, match=r"is one that was exported already\. Give the network that it was made of: tiny\."):
         _run(tiny_file, "--out", tmp_path / "a.onnx")
+    with pytest.raises(InvalidInputError, match=r"was exported already\. Give the network that it was made of\."):
+        _run(_foreign(tmp_path / "b.onnx"), "--out", tmp_path / "a.onnx")
 
 
 @pytest.mark.slow

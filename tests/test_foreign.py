@@ -137,6 +137,46 @@ def test_the_digest_is_of_the_weights_the_name_the_options_and_the_pixels() -> N
     assert _opened(lambda x: x).digest == _opened(lambda x: x).digest  # without a single weight
 
 
+@pytest.mark.parametrize("how", ["buffer", "attribute", "array", "list", "mapping", "inner"])
+def test_the_digest_is_of_weights_that_no_state_dict_holds(how: str) -> None:
+    class Holds(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.inner = nn.Identity()
+            held = torch.rand((3, 4), generator=torch.Generator().manual_seed(seed))
+            if how == "buffer":
+                self.register_buffer("held", held, persistent=False)
+            elif how == "inner":
+                self.inner.held = held
+            else:
+                self.held = {"attribute": held, "array": held.numpy(), "list": [held], "mapping": {"pca": held}}[how]
+            self.seen = None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = torch.zeros(len(x))  # what is kept of the images is no weight
+            held = self.inner.held if how == "inner" else self.held
+            held = held[0] if how == "list" else held["pca"] if how == "mapping" else torch.as_tensor(held)
+            return x.mean((2, 3)) @ held
+
+    first, again, other = (ForeignModel(Holds(seed), name="mine", settings=SETTINGS) for seed in (0, 0, 1))
+    describe(first, _photos(3))
+    assert first.digest == again.digest != other.digest
+    assert len(first.network.state_dict()) == 0
+
+
+def test_tensors_of_any_kind_have_a_digest() -> None:
+    class Holds(Gives):
+        def __init__(self, **held: torch.Tensor) -> None:
+            super().__init__(lambda x: x)
+            vars(self).update(held)
+
+    eye = torch.eye(3)
+    kinds = [eye, eye.to_sparse(), eye.bool(), eye.bfloat16(), eye[0, 0], eye[:0], eye.to(torch.complex64).conj()]
+    digests = {ForeignModel(Holds(held=one), name="mine", settings=SETTINGS).digest for one in kinds}
+    assert len(digests) == len(kinds) - 1  # a sparse one is what it holds
+    assert ForeignModel(Holds(held=torch.eye(3, device="meta")), name="mine", settings=SETTINGS).digest == _opened(lambda x: x).digest
+
+
 def test_what_a_module_adds_to_its_state_does_not_break_the_digest() -> None:
     class Extra(Gives):
         def get_extra_state(self):

@@ -115,6 +115,82 @@ def test_other_code_is_another_model(hub: Path) -> None:
     assert open_model(f"hub:{moved}:small", options=SIZE).digest != before
 
 
+NETWORKS = """
+    import torch
+
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            from parts.scales import scale
+            return torch.cat([x.mean((2, 3)), scale(x)], 1)
+"""
+
+
+def _folder(path: Path, power: int) -> Path:
+    """A torch.hub folder whose entry imports modules that lie beside hubconf.py, one only when it describes."""
+    (path / "parts").mkdir(parents=True)
+    (path / "hubconf.py").write_text("def net():\n    import parts\n    from networks import Net\n    return Net()\n")
+    (path / "networks.py").write_text(textwrap.dedent(NETWORKS))
+    (path / "parts" / "__init__.py").write_text("")
+    (path / "parts" / "scales.py").write_text(f"def scale(x):\n    return x.mean((2, 3)) ** {power}\n")
+    return path
+
+
+@pytest.fixture
+def modules():
+    """The modules of Python as they were."""
+    before = dict(sys.modules)
+    yield
+    for name in set(sys.modules) - set(before):
+        if name.partition(".")[0] in ("networks", "parts"):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("modules")
+def test_two_hub_folders_have_modules_of_one_name(tmp_path: Path) -> None:
+    given = {"normalize": False, **SIZE}
+    first, second = (open_model(f"hub:{_folder(tmp_path / name, power)}:net", options=given) for name, power in (("a", 2), ("b", 3)))
+    for model, power in ((first, 2), (second, 3), (first, 2)):
+        found = model.describe_pixels(_pixels())
+        np.testing.assert_allclose(found[:, 3:], found[:, :3] ** power, rtol=1e-5)
+    assert first.digest != second.digest
+    assert not {"networks", "parts", "parts.scales"} & set(sys.modules)
+    assert not {str(tmp_path / "a"), str(tmp_path / "b")} & set(sys.path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("modules")
+def test_the_engine_of_a_hub_folder_is_of_its_own_modules(tmp_path: Path) -> None:
+    given = {"normalize": False, **SIZE}
+    first, second = (open_model(f"hub:{_folder(tmp_path / name, power)}:net", options=given) for name, power in (("a", 2), ("b", 3)))
+    for model, power in ((first, 2), (second, 3)):
+        found = opening.to_onnx(model).describe_pixels(_pixels())
+        np.testing.assert_allclose(found[:, 3:], found[:, :3] ** power, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("modules")
+def test_code_beside_hubconf_is_read_anew_and_is_in_the_digest(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "a", 2)
+    given = {"normalize": False, **SIZE}
+    before = open_model(f"hub:{folder}:net", options=given)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "other.py").write_text("")
+    assert open_model(f"hub:{folder}:net", options=given).digest == before.digest
+    (folder / "parts" / "scales.py").write_text("def scale(x):\n    return 10.0 * x.mean((2, 3))\n")
+    after = open_model(f"hub:{folder}:net", options=given)
+    assert after.digest != before.digest
+    found = after.describe_pixels(_pixels())
+    np.testing.assert_allclose(found[:, 3:], 10 * found[:, :3], rtol=1e-5)
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_function_is_not_taken_from_a_hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_model(f"hub:{_folder(tmp_path / 'a', 2)}:net", options=SIZE)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "networks.py").write_text("from torch import nn\n\ndef mine():\n    return nn.AdaptiveAvgPool2d(1)\n")
+    monkeypatch.syspath_prepend(tmp_path / "own")
+    assert open_model("networks:mine", options=SIZE).dim == 3
+
+
 @pytest.mark.parametrize(
     ("name", "options", "kind", "said"),
     [
@@ -124,7 +200,7 @@ def test_other_code_is_another_model(hub: Path) -> None:
         ("number", {}, InvalidInputError, r"must return a torch module .* returned a int"),
         ("small", {"dims": 3}, InvalidInputError, r"unexpected keyword argument 'dims'"),
         ("small", {"height": "tall"}, InvalidInputError, r"height must be int; got 'tall'"),
-        ("small", {"mean": [0.5]}, InvalidInputError, r"mean must be"),
+        ("small", {"mean": [0.5, 0.5]}, InvalidInputError, r"mean must be a list of 3 numbers; got \[0\.5, 0\.5\]"),
         ("small", {"height": 2, "width": 2}, InvalidInputError, r"must describe an image of 2 x 2 pixels .* Give the size"),
     ],
 )

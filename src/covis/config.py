@@ -188,7 +188,17 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise InvalidInputError(f"{where} must be {getattr(hint, '__name__', hint)}; got {value!r}.")
+    raise InvalidInputError(f"{where} must be {_said(hint)}; got {value!r}.")
+
+
+def _said(hint: Any) -> str:
+    """A type in words."""
+    words = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false"}
+    origin, kinds = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        of = f" of {'' if kinds[-1] is ... else f'{len(kinds)} '}{words.get(kinds[0], _said(kinds[0]))}"
+        return f"a list{of if len(set(kinds) - {...}) == 1 else ''}"
+    return "a table" if origin is dict else str(getattr(hint, "__name__", hint))
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,11 @@ from covis.whitening import Whitening
 
 PARITY = 1e-4
 """The largest difference from torch that is let through, of a component of a descriptor of norm 1."""
+
+BACKBONE = "backbone/"
+"""How the names of the nodes of a `PlaceModel`'s backbone begin in a file."""
+
+_SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes the modules that a node comes from
 
 Network = PlaceModel | ForeignModel
 
@@ -57,7 +63,8 @@ def export_model(
     The file takes `pixels`, (B, 3, height, width) uint8, RGB, and gives `descriptors`, (B, D) float32: the division by 255,
     mean and standard deviation, the network, its norm and the whitening are in it. Batch, height and width are free where
     the network lets them be. Before it is put in place it describes random and drawn pictures, one and three at a time,
-    and, where the size is free, pictures of another size.
+    and, where the size is free, pictures of three other sizes: turned, half as large, and odd. Where torch or the file fails
+    at one of them, or the two differ, the network is exported for its own size.
 
     Its digest is the model's own, so that its descriptors and torch's may be mixed; with whitening it is a hash of the
     model's and the whitening's.
@@ -86,20 +93,14 @@ def export_model(
     if out.suffix != ".onnx":
         raise InvalidInputError(f"The file name of an exported network must end in .onnx; got {out.name!r}.")
     check_absent(out, overwrite=overwrite)
-    library = onnx()
+    onnx()
     onnxruntime()
     if whitening is not None:
         _check_whitening(model, whitening)
     whole = _Whole(model, whitening)
-    with evaluating(whole):
-        proto, fixed = _proto(whole, model, fixed=fixed)
-    body = _stripped(proto, library)
-    header = _header(model, whitening, fixed=fixed)
     with atomic_path(out) as temporary:
-        opened = load_onnx(write_model(temporary, body, header))
-        apart = parity(opened, _reference(model, whitening))
-        if not fixed:
-            apart = max(apart, _parity_elsewhere(temporary, header, whole))
+        body, header, elsewhere = _written(whole, model, temporary, whitening=whitening, fixed=fixed)
+        apart = max(parity(load_onnx(temporary), _reference(model, whitening)), elsewhere)
         if not apart <= PARITY:
             raise InvalidInputError(
                 f"Exported, {_name(model)} must give what torch gives, to {PARITY:g} of a descriptor's norm; it differs by {apart:.1e}."
@@ -107,6 +108,38 @@ def export_model(
             )
         write_model(temporary, body, {**header, "measured": {"difference": apart, "torch": str(torch.__version__)}})
     return load_onnx(out)
+
+
+def _written(whole: _Whole, model: Network, path: Path, *, whitening: Whitening | None, fixed: bool) -> tuple[bytes, dict[str, Any], float]:
+    """Write the file: of free size where that is asked for and gives what torch gives; its body, header, and difference elsewhere."""
+    with model.around() if isinstance(model, ForeignModel) else nullcontext(), evaluating(whole):
+        why = "" if fixed else _bound(whole)
+        if not fixed and not why:
+            try:
+                proto = _exported(whole, model, fixed=False)
+            except Exception as error:  # torch's exporter fails in many ways
+                why = f"torch does not export it with free sizes ({_root(error)})"
+            else:
+                body, header = _stripped(proto, onnx()), _header(model, whitening, fixed=False)
+                write_model(path, body, header)
+                elsewhere, why = _parity_elsewhere(load_onnx(path), whole)
+                if not why:
+                    return body, header, elsewhere
+        try:
+            proto = _exported(whole, model, fixed=True)
+        except Exception as error:
+            raise InvalidInputError(
+                f"torch must be able to export {_name(model)} to ONNX; it is not ({_root(error)}). Run it with torch: engine='torch'."
+            ) from error
+    if not fixed:
+        warnings.warn(
+            f"{_name(model)} is exported for images of {model.height} x {model.width} pixels alone: {why}.",
+            CovisWarning,
+            stacklevel=3,
+        )
+    body, header = _stripped(proto, onnx()), _header(model, whitening, fixed=True)
+    write_model(path, body, header)
+    return body, header, 0.0
 
 
 def parity(exported: OnnxModel, reference: Callable[[torch.Tensor], NDArray[np.float32]], *, batches: tuple[int, ...] = (1, 3)) -> float:
@@ -176,29 +209,6 @@ def _reference(model: Network, whitening: Whitening | None) -> Callable[[torch.T
     return described
 
 
-def _proto(whole: _Whole, model: Network, *, fixed: bool) -> tuple[Any, bool]:
-    """The network as torch exports it, and whether it takes one size alone."""
-    why = _bound(whole)
-    if not fixed and not why:
-        try:
-            return _exported(whole, model, fixed=False), False
-        except Exception as error:  # torch's exporter fails in many ways
-            why = f"torch does not export it with free sizes ({_root(error)})"
-    try:
-        found = _exported(whole, model, fixed=True)
-    except Exception as error:
-        raise InvalidInputError(
-            f"torch must be able to export {_name(model)} to ONNX; it is not ({_root(error)}). Run it with torch: engine='torch'."
-        ) from error
-    if not fixed:
-        warnings.warn(
-            f"{_name(model)} is exported for images of {model.height} x {model.width} pixels alone: {why}.",
-            CovisWarning,
-            stacklevel=4,
-        )
-    return found, True
-
-
 def _bound(whole: _Whole) -> str:
     """Why a network cannot be exported with free sizes, where that is known beforehand."""
     # timm's layers that pad as TensorFlow does; the exporter's arithmetic of such sizes grows layer by layer and takes hours.
@@ -233,6 +243,9 @@ def _stripped(proto: Any, library: ModuleType) -> bytes:
     copied = library.ModelProto()
     copied.CopyFrom(proto)
     graph = copied.graph
+    for node in graph.node:  # which part of the network a node is of: `quantise` asks
+        if any(prop.key == _SCOPES and "'model.backbone'" in prop.value for prop in node.metadata_props):
+            node.name = f"{BACKBONE}{node.name}"
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, *copied.functions):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
@@ -268,18 +281,27 @@ def _header(model: Network, whitening: Whitening | None, *, fixed: bool) -> dict
     }
 
 
-def _parity_elsewhere(path: Path, header: Mapping[str, Any], whole: _Whole) -> float:
-    """The largest difference at another size, where torch takes it: turned, or twice as large."""
-    height, width = header["width"], header["height"]
-    if height == width:
-        height, width = 2 * height, 2 * width
-    pixels = next(_pictures(1, height, width))
-    try:
-        with evaluating(whole), torch.inference_mode():
-            expected = whole(pixels).cpu().numpy()
-    except Exception:  # the network may fail in any way at a size that is not its own
-        return 0.0
-    return _apart(load_onnx(path).describe_pixels(pixels), expected)
+def _parity_elsewhere(exported: OnnxModel, whole: _Whole) -> tuple[float, str]:
+    """The largest difference at other sizes (turned, half as large, odd), and why the file is not to be had of free size, if so."""
+    height, width = exported.height, exported.width
+    turned = (width, height) if width != height else (2 * height, 2 * width)
+    worst = 0.0
+    for size in dict.fromkeys([turned, (max(height // 2, 1), max(width // 2, 1)), (height * 3 // 4 | 1, width * 3 // 4 | 1)]):
+        said = "{} x {} pixels".format(*size)
+        pixels = next(_pictures(1, *size))
+        try:
+            with torch.inference_mode():
+                expected = whole(pixels.to(whole.model.mean.device)).cpu().numpy()
+        except Exception as error:  # the network may fail in any way at a size that is not its own
+            return worst, f"torch does not describe images of {said} by it ({_root(error)})"
+        try:
+            apart = _apart(exported.describe_pixels(pixels), expected)
+        except InvalidInputError as error:
+            return worst, f"exported with free sizes, it fails at {said} ({_root(error)})"
+        if not apart <= PARITY:
+            return worst, f"exported with free sizes, it differs from torch by {apart:.1e} at {said}"
+        worst = max(worst, apart)
+    return worst, ""
 
 
 def _pictures(batch: int, height: int, width: int) -> Any:

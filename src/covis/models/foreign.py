@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,7 @@ class ForeignModel(nn.Module):
         code: a hash of the code that makes it, for the digest.
         settings: `height`, `width`, `resize`, `mean`, `std` and `normalize` (divide each descriptor by its L2 norm); the
             other fields are not looked at.
+        around: what the module must run within.
 
     Attributes:
         settings: as given.
@@ -77,23 +80,30 @@ class ForeignModel(nn.Module):
         options: Mapping[str, Any] | None = None,
         code: str = "",
         settings: ModelSettings | None = None,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         super().__init__()
         settings = pixel_settings(vars(settings or ModelSettings()), where=name)
         self.network, self.name, self.settings, self.code = network, name, settings, code
-        self.options = dict(options or {})
+        self.options, self.around = dict(options or {}), around
         self.history: Mapping[str, Any] = {"opened": {"model": name, "options": {key: str(value) for key, value in self.options.items()}}}
         self.mean: torch.Tensor
         self.std: torch.Tensor
+        # Before the first image: what a module keeps of the images that it saw (grids of positions) is none of its weights.
+        self._held = _held_digest(network)
         self.register_buffer("mean", torch.tensor(settings.mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(settings.std).reshape(3, 1, 1), persistent=False)
         self.dim = self._rehearsed()
 
     @property
     def digest(self) -> str:
-        """A hash of the weights, the name, the options, the pixels and the code that was named (16 hex digits)."""
+        """A hash of the weights, the name, the options, the pixels and the code that was named (16 hex digits).
+
+        Of weights that no state dict holds (tensors and arrays as attributes, buffers that are not persistent) it takes
+        those that were there when the model was made.
+        """
         pixels = {key: getattr(self.settings, key) for key in PIXELS}
-        made = {"name": self.name, "options": self.options, "code": self.code}
+        made = {"name": self.name, "options": self.options, "code": self.code} | ({"held": self._held} if self._held else {})
         return digest({**made, "pixels": pixels, "weights": weights_digest(self.network)})
 
     @property
@@ -128,7 +138,7 @@ class ForeignModel(nn.Module):
         Raises:
             InvalidInputError: another number of rows or dimensions comes out than must.
         """
-        with evaluating(self), torch.inference_mode():
+        with self.around(), evaluating(self), torch.inference_mode():
             found: NDArray[np.float32] = self(pixels).float().cpu().numpy()
         if found.shape != (len(pixels), self.dim):
             raise InvalidInputError(f"{self.name} must give ({len(pixels)}, {self.dim}) for {len(pixels)} images; it gave {found.shape}.")
@@ -155,7 +165,7 @@ class ForeignModel(nn.Module):
         rows = torch.arange(self.height * self.width * 3, dtype=torch.int64) * 37 % 251
         pixels = rows.to(torch.uint8).reshape(1, 3, self.height, self.width)
         try:
-            with evaluating(self), torch.inference_mode():
+            with self.around(), evaluating(self), torch.inference_mode():
                 found = self(pixels)
         except InvalidInputError:
             raise
@@ -170,6 +180,36 @@ class ForeignModel(nn.Module):
         if not bool(torch.isfinite(found).all()):
             raise InvalidInputError(f"{self.name} must give finite numbers; for a picture of stripes it gave a NaN or infinity.")
         return int(found.shape[1])
+
+
+def _held_digest(network: nn.Module) -> str:
+    """A hash of the tensors and arrays of a network that its state dict lacks; "" for none."""
+    found, stored = hashlib.sha256(), set(network.state_dict())
+    held = [(name, value) for name, value in network.named_buffers() if name not in stored]
+    held += [(f"{path}.{name}", value) for path, module in network.named_modules() for name, value in _attributes(module)]
+    for name, value in sorted(held, key=lambda one: one[0]):
+        array = _array(value)
+        found.update(f"{name} {value.dtype} {array.shape}\n".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest() if held else ""
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Tensors and arrays that a module has as plain attributes, and those in its lists, tuples and mappings."""
+    own = {name: value for name, value in vars(module).items() if name not in ("_parameters", "_buffers", "_modules")}
+    for name, value in own.items():
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+        for number, one in enumerate([value, *inner]):
+            if (isinstance(one, torch.Tensor) and not one.is_meta) or (isinstance(one, np.ndarray) and not one.dtype.hasobject):
+                yield f"{name} {number}", one
+
+
+def _array(value: Any) -> NDArray[Any]:
+    if not isinstance(value, torch.Tensor):
+        return np.asarray(value)
+    dense = (value.dequantize() if value.is_quantized else value.to_dense() if value.layout != torch.strided else value).detach()
+    plain = dense.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return plain.numpy().reshape(*value.shape, -1) if value.numel() else np.zeros(value.shape, dtype=np.uint8)
 
 
 def _said(given: Any) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import Any
 
@@ -19,13 +19,23 @@ import torch
 from numpy.typing import NDArray
 
 from covis.errors import DamagedFileError, InvalidInputError, MissingExtraError, MissingFileError
-from covis.files import atomic_path, check_header, digest
+from covis.files import atomic_path, check_header, digest, file_digest
 from covis.models.foreign import PIXELS, pixel_settings
 from covis.pixels import Resize, normalize
 from covis.settings import ModelSettings
 
 FORMAT, VERSION, KEY, PRODUCER = "covis-onnx", 1, "covis", "covis"
 _PRODUCER_FIELD, _GRAPH_FIELD, _METADATA_FIELD = 2, 7, 14  # of the message ModelProto, in onnx.proto
+_HOLDS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+"""Which fields of a message hold messages with tensors in them, by onnx.proto."""
+_EXTERNAL = 13  # of the message TensorProto: where its values lie, in entries of key and value
 _FLOAT, _UINT8 = "tensor(float)", "tensor(uint8)"
 
 
@@ -137,18 +147,20 @@ def load_onnx(path: str | Path, *, options: Mapping[str, Any] | None = None, thr
     Args:
         path: the file.
         options: of a file of others: `height`, `width`, `resize`, `mean`, `std` and `normalize`; the others as in `ModelSettings`,
-            and the size that of the file where it takes one alone.
+            and the size that of the file where it takes one alone. The files beside it that hold its weights (as torch.onnx.export
+            writes large networks) are part of its digest.
         threads: of ONNX Runtime; absent, as many as torch takes, and no more than this process has cores.
 
     Raises:
-        MissingFileError: there is no such file.
+        MissingFileError: there is no such file, or a file of weights is not beside it.
         DamagedFileError: it is truncated, no ONNX model, or was changed since it was written.
-        InvalidInputError: it takes or gives something else.
+        InvalidInputError: it takes or gives something else, or names weights outside its folder.
         MissingExtraError: onnxruntime is not installed.
     """
     path = Path(path)
     onnxruntime()  # whether it is there, before anything is read
     header = read_header(path)
+    beside = {} if header else _data_hashes(path)
     session = _session(path, threads or processor_threads())
     if header:
         if options:
@@ -159,7 +171,7 @@ def load_onnx(path: str | Path, *, options: Mapping[str, Any] | None = None, thr
         return OnnxModel(session, path, settings=own, digest=header["digest"], header=header)
     settings = _foreign_settings(path, session, options or {})
     pixels = {key: getattr(settings, key) for key in PIXELS}
-    made = digest({"onnx": _file_hash(path), "pixels": pixels})
+    made = digest({"onnx": _file_hash(path), "pixels": pixels, **({"data": beside} if beside else {})})
     return OnnxModel(session, path, settings=settings, digest=made, header={})
 
 
@@ -261,6 +273,33 @@ def _bytes(path: str | Path) -> bytes:
 
 def _file_hash(path: Path) -> str:
     return hashlib.sha256(_bytes(path)).hexdigest()
+
+
+def _data_hashes(path: Path) -> dict[str, str]:
+    """The hashes of the files beside an ONNX file that hold its weights."""
+    data = _bytes(path)
+    try:
+        named = sorted(set(_locations(data, "model", 0, len(data))))
+    except (ValueError, IndexError) as error:
+        raise DamagedFileError(f"{path} must be an ONNX model; it is truncated, foreign or damaged ({error}).") from error
+    for name in named:
+        parts = PureWindowsPath(name)  # knows both separators
+        if not name or parts.anchor or ".." in parts.parts:
+            raise InvalidInputError(f"{path} must have its weights in its own folder; it names {name!r}. Save it with relative names.")
+        if not (path.parent / name).is_file():
+            raise MissingFileError(f"{path} has weights in {path.parent / name}, which is not there. Copy the two together.")
+    return {name: file_digest(path.parent / name) for name in named}
+
+
+def _locations(data: bytes, kind: str, start: int, end: int) -> Iterator[str]:
+    """The files that the tensors of a message of ONNX lie in."""
+    for number, first, last in _fields(data, start, end):
+        if kind == "tensor" and number == _EXTERNAL:
+            entry = dict(_fields_of(data, first, last))
+            if entry.get(1) == b"location":
+                yield entry.get(2, b"").decode("utf-8")
+        elif inner := _HOLDS.get(kind, {}).get(number):
+            yield from _locations(data, inner, first, last)
 
 
 def _fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -41,6 +43,7 @@ saves 0.2 s an image of a ResNet-50 at 480 x 640, which pays from 100 on, and 0.
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
 FORMS = "a folder that covis wrote, an .onnx file, module:function, or hub:/path/to/folder:entry"
+NETWORKS = "a folder that covis wrote, module:function, or hub:/path/to/folder:entry"
 
 
 def open_model(
@@ -100,6 +103,8 @@ def open_network(spec: str | Path, *, options: Mapping[str, Any] | None = None) 
     options, path = dict(options or {}), Path(spec).expanduser()
     if str(spec).startswith("hub:"):
         return _from_hub(str(spec), options)
+    if path.suffix == ".onnx" and path.is_file():
+        raise InvalidInputError(f"A network must be {NETWORKS}; {spec} is one that was exported already. {_made_of(path)}")
     if path.is_file():
         raise InvalidInputError(
             f"A model must be {FORMS}; {spec} is another file. Is it weights? Those go with --weights, or to covis convert."
@@ -190,6 +195,12 @@ def _with_engine(model: Network, engine: Engine, count: int | None) -> Describer
         return model
 
 
+def _made_of(path: Path) -> str:
+    header = onnx_models.read_header(path)
+    opened = header.get("history", {}).get("opened", {}).get("model")
+    return f"Give the network that it was made of: {opened or header['model']}." if header else "Give the network that it was made of."
+
+
 def _from_function(spec: str, options: dict[str, Any]) -> ForeignModel:
     module = spec.partition(":")[0]
     try:
@@ -219,28 +230,88 @@ def _from_hub(spec: str, options: dict[str, Any]) -> ForeignModel:
         missing = "it has no hubconf.py" if path.is_dir() else "there is no such folder (nothing is downloaded: clone the repository first)"
         raise MissingFileError(f"{path} must be a folder with a hubconf.py; {missing}.")
     own = {key: value for key, value in options.items() if key not in PIXELS}
-    # The folder's name and its hubconf.py say which model it is, wherever the folder lies.
+    # The folder's name and its code say which model it is, wherever the folder lies.
     name = f"hub:{path.resolve().name}:{entry}"
+
+    importlib.invalidate_caches()
+    modules = _Folder(path.resolve())
 
     def make() -> Any:
         return torch.hub.load(str(path), entry, source="local", **own)  # type: ignore[no-untyped-call] # torch says no types here
 
-    return _wrapped(make, name, options, code=file_digest(path / "hubconf.py"))
+    return _wrapped(make, name, options, code=_folder_digest(path.resolve()), around=modules.at_hand)
 
 
-def _wrapped(make: Callable[[], Any], name: str, options: dict[str, Any], *, code: str) -> ForeignModel:
+class _Folder:
+    """The modules of a torch.hub folder: in Python's table while its code runs, and out of it otherwise.
+
+    So `networks` of one folder is not that of another, nor of the same folder before it changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._own = path, dict[str, Any]()
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        before = dict(sys.modules)
+        sys.modules.update(self._own)
+        sys.path.insert(0, str(self._path))  # code may import more of its own only when it describes
+        try:
+            yield
+        finally:
+            if str(self._path) in sys.path:
+                sys.path.remove(str(self._path))
+            new = [(name, module) for name, module in list(sys.modules.items()) if module is not before.get(name)]
+            self._own.update((name, module) for name, module in new if _lies_in(name, module, self._path))
+            for name in self._own:
+                if name in before:
+                    sys.modules[name] = before[name]
+                else:
+                    sys.modules.pop(name, None)
+
+
+def _lies_in(name: str, module: Any, folder: Path) -> bool:
+    """Whether a module is code of a folder; libraries installed within it (a .venv) are not, nor is covis."""
+    if name.partition(".")[0] in ("covis", "__main__"):
+        return False
+    known = getattr(module, "__dict__", {})  # not by its attributes: some modules make those up
+    files = [known.get("__file__"), *known.get("__path__", ())]
+    return any(isinstance(file, str) and _own_code(Path(file).resolve(), folder) for file in files)
+
+
+def _own_code(file: Path, folder: Path) -> bool:
+    if not file.is_relative_to(folder):
+        return False
+    parts = file.relative_to(folder).parts
+    return not any(part in ("site-packages", "dist-packages", "__pycache__") or part.startswith(".") for part in parts)
+
+
+def _folder_digest(folder: Path) -> str:
+    """A hash of the Python files of a folder: other code is another model, even where the weights are the same."""
+    files = sorted((file.relative_to(folder).as_posix(), file) for file in folder.rglob("*.py") if _own_code(file, folder))
+    return digest([[name, file_digest(file)] for name, file in files if file.is_file()])
+
+
+def _wrapped(
+    make: Callable[[], Any],
+    name: str,
+    options: dict[str, Any],
+    *,
+    code: str,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> ForeignModel:
     """What the user's code makes, as a describer; whatever goes wrong there is one sentence."""
     settings = pixel_settings(options, where=name)
     own = {key: value for key, value in options.items() if key not in PIXELS}
     try:
-        with torch.random.fork_rng(devices=[]):  # the code of others may seed
+        with around(), torch.random.fork_rng(devices=[]):  # the code of others may seed
             torch.default_generator.manual_seed(0)  # without weights of its own a network is the same each time
             network = make()
     except Exception as error:
         raise _failure(name, own, error) from error
     if not isinstance(network, nn.Module):
         raise InvalidInputError(f"{name} must return a torch module (torch.nn.Module); it returned a {type(network).__name__}.")
-    return ForeignModel(network, name=name, options=own, code=code, settings=settings).eval()
+    return ForeignModel(network, name=name, options=own, code=code, settings=settings, around=around).eval()
 
 
 def _failure(name: str, own: Mapping[str, Any], error: Exception) -> CovisError:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from covis.errors import InvalidInputError
 from covis.files import check_absent, digest
-from covis.models.export import onnx
+from covis.models.export import BACKBONE, onnx
 from covis.models.onnx_models import PRODUCER, OnnxModel, load_onnx, quantization, read_body, read_header, write_model
 from covis.pixels import ImageLike, decode_ahead
 
@@ -29,8 +29,9 @@ def quantise(source: OnnxModel, out: str | Path, images: Sequence[ImageLike], *,
     """Write a file of `covis export` in 8-bit integers, by static quantisation.
 
     Weights are signed, with a scale a channel; activations are unsigned, with a scale a tensor, from the least to the largest
-    value that the calibration images give. All after the last convolution (or matrix product of a transformer) stays in
-    float32: the aggregator, the norm, the whitening. The digest is another one: int8 descriptors are not mixed with others.
+    value that the calibration images give. All after the backbone's last convolution (or matrix product of a transformer) stays
+    in float32: the aggregator, the projection, the norm, the whitening. Of a network of others, which does not say where its
+    backbone ends, it is the last one of all. The digest is another one: int8 descriptors are not mixed with others.
 
     Args:
         source: in float32.
@@ -188,8 +189,9 @@ def _decoded(model: OnnxModel, images: Sequence[ImageLike], *, batch: int) -> It
 
 
 def _tail(graph: Any) -> list[str]:
-    """The nodes after the last convolution or matrix product: what makes a descriptor of the last map."""
+    """The nodes after the backbone's last convolution or matrix product: what makes a descriptor of the last map."""
     heavy = [place for place, node in enumerate(graph.node) if node.op_type in ("Conv", "MatMul")]
+    heavy = [place for place in heavy if graph.node[place].name.startswith(BACKBONE)] or heavy
     if not heavy:
         raise InvalidInputError("int8 needs a network with convolutions or matrix products; this one has none.")
     start = heavy[-1] + 1
