@@ -245,3 +245,17 @@ def test_the_references_half_precision_is_an_option(tmp_path):
     assert rounded.digest != plain.digest
     again = Whitening.load(rounded.save(tmp_path / "w.npz"))
     np.testing.assert_array_equal(again(d).vectors, found)
+
+
+def test_bits_are_the_signs_and_their_distance_counts_those_that_differ(tmp_path):
+    d = cloud()
+    plain, bits = fit_whitening(d, dim=5), fit_whitening(d, dim=5, binary=True)
+    found = bits(d)
+    np.testing.assert_array_equal(np.sign(found.vectors), np.where(plain(d).vectors >= 0, 1, -1))
+    np.testing.assert_allclose(np.abs(found.vectors), 5**-0.5, rtol=2e-6)
+    differ = np.count_nonzero(np.sign(found.vectors[0]) != np.sign(found.vectors[1:]), axis=1)
+    np.testing.assert_allclose(np.linalg.norm(found.vectors[0] - found.vectors[1:], axis=1), 2 * np.sqrt(differ / 5), atol=1e-5)
+    assert found.history["whitened"]["binary"] is True
+    bits.save(tmp_path / "w.npz")
+    np.testing.assert_array_equal(Whitening.load(tmp_path / "w.npz")(d).vectors, found.vectors)
+    assert bits.at(3)(d).dim == 3

@@ -104,6 +104,8 @@ class Whitening:
             rotated = (given.astype(np.float64) - self.mean) @ basis
             for one, out in zip(cut, vectors, strict=True):
                 part = rotated[:, : one.dim]
+                if one.history.get("binary"):
+                    part = np.where(part >= 0, 1.0, -1.0)
                 out[row : row + len(block)] = part / (np.linalg.norm(part, axis=1, keepdims=True) + 1e-6)
             row += len(block)
         return [
@@ -145,6 +147,7 @@ def fit_whitening(
     kind: Literal["pca", "zca"] = "pca",
     shrinkage: float | Literal["ledoit-wolf"] = 0.0,
     emulate_float16: bool = False,
+    binary: bool = False,
     fitted_on: str = "database",
 ) -> Whitening:
     """Fit whitening: m = mean, C = U diag(l) Uᵀ the covariance (divided by N), P = diag(l)^(-power/2) Uᵀ.
@@ -162,6 +165,8 @@ def fit_whitening(
         shrinkage: the share a in [0, 1] of (1 - a) C + a tr(C)/d I that is put in place of C, for few descriptors in many
             dimensions: small eigenvalues are amplified less. "ledoit-wolf" estimates it (Ledoit, Wolf, 2004).
         emulate_float16: vectors are rounded to half precision before they are whitened, as the reference's script does.
+        binary: of each whitened dimension the sign alone is kept, ± 1 / √dim: what one bit a dimension finds. The Euclidean
+            distance of two such vectors is 2 √(h / dim), h the number of bits that differ.
         fitted_on: what the descriptors are, in a word, for the record.
 
     Returns:
@@ -211,7 +216,7 @@ def fit_whitening(
         basis = vectors @ basis + rest ** (-power / 2) * (np.eye(len(mean)) - vectors @ vectors.T)
     history = {"fitted_on": fitted_on, "count": count, "mean": digest(np.asarray(mean).tolist())}  # tells apart fits on other images
     history |= {"model": sets[0].model, "dim": len(basis), "power": power}
-    more = {"kind": kind, "shrinkage": share, "emulate_float16": emulate_float16}
+    more = {"kind": kind, "shrinkage": share, "emulate_float16": emulate_float16, "binary": binary}
     history |= {name: value for name, value in more.items() if value not in ("pca", 0.0, False)}
     return Whitening(np.asarray(mean), basis, values, history)
 

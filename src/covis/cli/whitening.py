@@ -34,6 +34,7 @@ def whiten(
         str,
         typer.Option(help="Fit on the databases of these scenes: shell patterns with commas; one that begins with ! leaves out: '*,!sf'."),
     ] = "*",
+    binary: Annotated[bool, typer.Option("--binary", help="Keep the signs alone: what one bit a dimension finds.")] = False,
     emulate_float16: Annotated[bool, typer.Option("--emulate-float16", help="Round vectors as the reference's script does.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -61,6 +62,7 @@ def whiten(
         kind=kind,
         shrinkage=parse_options([f"shrinkage={shrinkage}"])["shrinkage"],
         emulate_float16=emulate_float16,
+        binary=binary,
         fitted_on=_said(fit, scenes, taught),
     )
     if len(dims) > 1 and max(dims) > fitted.dim:

@@ -189,10 +189,9 @@ def _check_whitening(model: Network, whitening: Whitening) -> None:
             f"The whitening must be of the model that is exported, {model.digest} with {model.dim} dimensions; it was fitted on "
             f"{whitening.history['model']} with {len(whitening.mean)}. Fit one on descriptors of this model."
         )
-    if whitening.history.get("emulate_float16"):
+    if rounds := [name for name in ("emulate_float16", "binary") if whitening.history.get(name)]:
         raise InvalidInputError(
-            "A whitening with emulate_float16 rounds what it is given, and a last bit turns the rounding over: it has no exported form. "
-            "Fit one without."
+            f"A whitening with {rounds[0]} rounds, and a last bit turns the rounding over: it has no exported form. Fit one without."
         )
 
 
