@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.covis-ready
 JOBS ?= auto
 
-.PHONY: demo test test-all check format bench clean
+.PHONY: demo test test-all check format bench kills clean
 
 demo: $(READY)  ## towns are built, photographed, labelled, learned, whitened and scored: a table and a picture, in demo/
 	$(BIN)/covis demo --out demo
@@ -36,9 +36,15 @@ bench: $(READY)  ## speed; DATA=/path/to/redkitchen, PITTS=/path/to/pitts30k_tes
 	$(BIN)/python benchmarks/tables.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/town.py
 	$(BIN)/python benchmarks/whitening.py
+	$(BIN)/python benchmarks/engines.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/extraction_memory.py
+	$(BIN)/python benchmarks/search.py --count 100000
 	$(BIN)/python benchmarks/training.py --images $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/view_labels.py --data $(or $(PITTS),$(COVIS_DATA)/metadata/pitts30k/pitts30k_test.npz)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/surface_labels.py --data $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
+
+kills: $(READY)  ## kill -9 at random moments of extract, label, train and index --add: each must end as if it had not been
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kills.py --moments 13
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache

@@ -247,7 +247,7 @@ def test_what_is_no_table_of_floats_is_refused(tmp_path, vectors, said):
 
 
 def test_no_pickle_is_loaded(tmp_path):
-    np.save(tmp_path / "d.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "d.npy", np.array([{"a": 1}], dtype=object))
     with pytest.raises(DamagedFileError, match=r"pickle, and none is ever loaded"):
         read_vectors(tmp_path / "d.npy", SCENES)
     (tmp_path / "d.npy").write_bytes(pickle.dumps([1, 2]))

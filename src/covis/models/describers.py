@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from covis.errors import InvalidInputError
 from covis.pixels import ImageLike, Resize, decode_ahead
+from covis.settings import ModelSettings
 
 
 class Describer(Protocol):
@@ -42,6 +43,32 @@ class Describer(Protocol):
 
     def describe_pixels(self, pixels: torch.Tensor) -> NDArray[np.float32]:
         """(B, 3, height, width) uint8 to (B, dim); a row does not depend on the others (to 1e-6)."""
+
+
+class OfTorch:
+    """What a describer of torch says of itself from its settings."""
+
+    settings: ModelSettings
+
+    @property
+    def engine(self) -> str:
+        """What computes."""
+        return "torch"
+
+    @property
+    def height(self) -> int:
+        """Pixels of the network's input."""
+        return self.settings.height
+
+    @property
+    def width(self) -> int:
+        """Pixels of the network's input."""
+        return self.settings.width
+
+    @property
+    def resize(self) -> Resize:
+        """How images get to that size."""
+        return self.settings.resize
 
 
 def describe(describer: Describer, images: Sequence[ImageLike], *, batch: int = 32) -> NDArray[np.float32]:

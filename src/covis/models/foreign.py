@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from covis.config import from_table
 from covis.errors import InvalidInputError
 from covis.files import digest
+from covis.models.describers import OfTorch
 from covis.models.place import evaluating, weights_digest
-from covis.pixels import Resize, check_size, normalize
+from covis.pixels import check_size, normalize
 from covis.settings import ModelSettings
 
 KEYS = ("descriptor", "global_descriptor")
@@ -44,7 +45,7 @@ def pixel_settings(options: Mapping[str, Any], *, where: str) -> ModelSettings:
     return settings
 
 
-class ForeignModel(nn.Module):
+class ForeignModel(OfTorch, nn.Module):
     """A torch module that covis did not build, as a describer.
 
     The module gets (B, 3, height, width) float, (pixels / 255 - mean) / std, RGB, contiguous. It gives (B, D) or
@@ -105,26 +106,6 @@ class ForeignModel(nn.Module):
         pixels = {key: getattr(self.settings, key) for key in PIXELS}
         made = {"name": self.name, "options": self.options, "code": self.code} | ({"held": self._held} if self._held else {})
         return digest({**made, "pixels": pixels, "weights": weights_digest(self.network)})
-
-    @property
-    def engine(self) -> str:
-        """What computes."""
-        return "torch"
-
-    @property
-    def height(self) -> int:
-        """Pixels of the network's input."""
-        return self.settings.height
-
-    @property
-    def width(self) -> int:
-        """Pixels of the network's input."""
-        return self.settings.width
-
-    @property
-    def resize(self) -> Resize:
-        """How images get to that size."""
-        return self.settings.resize
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, height, width) uint8 to (B, dim)."""

@@ -21,13 +21,13 @@ from covis.files import digest
 from covis.lookup import resolve
 from covis.models.aggregators import AGGREGATORS, NEEDS_A_TOKEN, Features
 from covis.models.backbones import Backbone
-from covis.models.describers import describe
+from covis.models.describers import OfTorch, describe
 from covis.models.weights import load_backbone
-from covis.pixels import ImageLike, Resize, check_size, decode_ahead, normalize
+from covis.pixels import ImageLike, check_size, decode_ahead, normalize
 from covis.settings import ModelSettings
 
 
-class PlaceModel(nn.Module):
+class PlaceModel(OfTorch, nn.Module):
     """A network that describes a photograph by one vector; near vectors mean the same place.
 
     Args:
@@ -95,26 +95,6 @@ class PlaceModel(nn.Module):
         features = self.projection(self.aggregator(self.backbone(normalize(pixels, self.mean, self.std))))
         described: torch.Tensor = F.normalize(features, dim=1) if self.settings.normalize else features
         return described
-
-    @property
-    def engine(self) -> str:
-        """What computes."""
-        return "torch"
-
-    @property
-    def height(self) -> int:
-        """Pixels of the network's input."""
-        return self.settings.height
-
-    @property
-    def width(self) -> int:
-        """Pixels of the network's input."""
-        return self.settings.width
-
-    @property
-    def resize(self) -> Resize:
-        """How images get to that size."""
-        return self.settings.resize
 
     def describe_pixels(self, pixels: torch.Tensor) -> NDArray[np.float32]:
         """(B, 3, height, width) uint8 to (B, dim), in eval mode; a row does not depend on the others (to 1e-6)."""
