@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
+from covis.cli.describing import Engine, ModelOption, opened
 from covis.cli.shell import Overwrite, app, print_paths, say
 from covis.errors import InvalidInputError
 
@@ -36,16 +37,12 @@ def attention(
     patch: Annotated[int | None, typer.Option(help="Of occlusion: pixels of the square; not given: a sixth of the shorter side.")] = None,
     stride: Annotated[int | None, typer.Option(help="Of occlusion: pixels between two squares; not given: half a square.")] = None,
     batch: Annotated[int, typer.Option(help="Of occlusion: images at once.")] = 32,
-    engine: Annotated[
-        Literal["auto", "torch", "onnx"], typer.Option(help="What computes; onnx for occlusion alone, the other methods need torch.")
-    ] = "auto",
-    model_option: Annotated[
-        list[str] | None,
-        typer.Option(help="For module:function and hub:, KEY=VALUE: its keywords, height, width, mean, std.", show_default=False),
-    ] = None,
+    engine: Annotated[Engine, typer.Option(help="What computes; onnx for occlusion alone, the other methods need torch.")] = "auto",
+    model_option: ModelOption = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw where in photographs a model's descriptor looks, or what two photographs share."""
+    from covis.config import parse_options
     from covis.files import check_absent
     from covis.reports.overlays import attention_sheet
 
@@ -59,7 +56,10 @@ def attention(
     files = _image_files(images, limit)
     methods = tuple(method or ("activation",))
     options = {"layer": layer, "patch": patch, "stride": stride, "batch": batch}
-    describer = _opened(model, engine=engine, methods=methods, options=model_option)
+    inside = engine == "auto" and set(methods) != {"occlusion"}  # the other methods look into the network, which is torch's to show
+    describer = opened(
+        model, engine="torch" if inside else engine, device="auto", count=len(files), options=parse_options(model_option or ())
+    )
     sheet = attention_sheet(
         describer,
         files,
@@ -93,17 +93,3 @@ def _image_files(given: list[Path], limit: int) -> list[Path]:
     if not found:
         raise InvalidInputError(f"There must be image files in {', '.join(map(str, given))}; there is none.")
     return found
-
-
-def _opened(spec: str, *, engine: Literal["auto", "torch", "onnx"], methods: tuple[str, ...], options: list[str] | None) -> Any:
-    """The describer; one of torch where a method looks inside, on the GPU if there is one."""
-    import torch
-
-    from covis.config import parse_options
-    from covis.models.opening import open_model
-
-    inside = engine == "auto" and set(methods) != {"occlusion"}
-    describer = open_model(spec, engine="torch" if inside else engine, options=parse_options(options or ()))
-    if isinstance(describer, torch.nn.Module) and torch.cuda.is_available():
-        describer.to("cuda")
-    return describer
