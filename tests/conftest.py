@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from covis.config import load_recipe
 from covis.datasets.seven_scenes import write_frame, write_splits
 from covis.errors import CovisError, DamagedFileError
+from covis.images import Scene
 from covis.settings import LabelSettings, Recipe
 
 settings.register_profile("covis", deadline=None, database=None, max_examples=40, suppress_health_check=list(HealthCheck))
@@ -121,6 +122,25 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("town")
     write_town(folder, layout="7scenes", preset=survey, seed=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
+    """Two small towns as scenes, miami and athens, with all that images can have; 24 database images and 16 queries each."""
+    from covis.datasets import read
+    from covis.town import Outing, Survey, TownSettings, write_town
+
+    survey = Survey(
+        TownSettings(blocks=(1, 1), block=(60.0, 66.0)),
+        database=(Outing("day", 24, spacing=2.0),),
+        queries=(Outing("dusk", 16, spacing=3.0, lateral=-0.4),),
+        size=(48, 64),
+        train=0,
+        val=0,
+        test=2,
+    )
+    folder = tmp_path_factory.mktemp("towns")
+    return [scene for place in write_town(folder, layout="table", preset=survey, seed=3) for scene in read("table", place)]
 
 
 @pytest.fixture(scope="session")

@@ -166,3 +166,50 @@ def test_inputs_are_checked():
         hits(found, positives, short="skip")
     with pytest.raises(InvalidInputError, match="needs graded similarity"):
         hits(found, positives).best(1)
+
+
+@st.composite
+def grouped(draw):
+    """Rankings of five queries over a database of up to a dozen images in up to four places, and what is correct, left out, searched."""
+    size = draw(st.integers(1, 12))
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    width = draw(st.integers(1, size))
+    rows = np.stack([random.permutation(size)[:width] for _ in range(5)])
+    rows[random.random(rows.shape) < 0.1] = -1
+    matrices = [sparse.csr_array(random.random((5, size)) < share) for share in (0.4, 0.2)]
+    similarity = sparse.csr_array(np.round(random.random((5, size)), 1) * (random.random((5, size)) < 0.7))
+    return rows, *matrices, random.random(size) < 0.8, similarity, random.integers(-2, 2, size)
+
+
+@given(grouped())
+def test_one_image_a_place_keeps_its_rank(case):
+    """Against a loop over each ranking."""
+    rows, right, left_out, searched, similarity, groups = case
+    positives = sparse.csr_array(right.astype(int) - right.multiply(left_out).astype(int)).astype(bool)
+    found = hits(
+        ranked(rows, len(groups)), positives, excluded=left_out, searched=searched, groups=groups, similarity=similarity, short="use"
+    )
+    for query, line in enumerate(rows):
+        seen, expected = set(), []
+        for row in line:
+            if row >= 0 and (not searched[row] or left_out.toarray()[query, row] or groups[row] in seen):
+                continue
+            seen |= {groups[row]} if row >= 0 else set()
+            expected.append(row)
+        assert found.rows[query, found.filled[query]].tolist() == expected
+        assert found.correct[query, found.filled[query]].tolist() == [
+            bool(row >= 0 and positives.toarray()[query, row]) for row in expected
+        ]
+        open_rows = [row for row in range(len(groups)) if searched[row] and not left_out.toarray()[query, row]]
+        assert found.available[query] == len({groups[row] for row in open_rows})
+        assert found.positives[query] == len({groups[row] for row in open_rows if positives.toarray()[query, row]})
+        best = {}
+        for row in open_rows:
+            best[groups[row]] = max(best.get(groups[row], 0), similarity.toarray()[query, row])
+        ideal = sorted((value for value in best.values() if value), reverse=True)[:3]
+        assert found.best(3)[query].tolist() == pytest.approx(ideal + [0.0] * (found.best(3).shape[1] - len(ideal)))
+
+
+def test_groups_are_one_a_database_image():
+    with pytest.raises(InvalidInputError, match=r"place for each of 3 database images; got the shape \(2,\)"):
+        hits(ranked([[0, 1]], 3), sparse.csr_array((1, 3), dtype=bool), groups=np.array([0, 1]))

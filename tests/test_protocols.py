@@ -18,24 +18,28 @@ FLAGS = st.lists(st.sampled_from(["all", "night", "panorama", "d2n"]), unique=Tr
 
 @st.composite
 def protocols(draw, text=TEXT):
-    positive = draw(st.sampled_from(["similarity", "distance", "frames"]))
+    positive = draw(st.sampled_from(["similarity", "distance", "frames", "place"]))
+    windows = (1, 1) if positive == "similarity" else draw(st.tuples(*[st.sampled_from([1, 3, 5])] * 2))
     thresholds = {
         "similarity": st.floats(0, 1, exclude_min=True),
         "distance": st.floats(0, 1e6, exclude_min=True),
         "frames": st.floats(0, 1e6),
+        "place": st.just(0.0),
     }
     return Protocol(
         draw(text),
         draw(thresholds[positive]),
         positive=positive,
-        strict=draw(st.booleans()),
+        strict=positive != "place" and draw(st.booleans()),
         heading=draw(st.none() | st.floats(0, 180)) if positive == "distance" else None,
         asked=draw(FLAGS),
         searched=draw(FLAGS),
         correct=draw(FLAGS),
         denominator=draw(st.sampled_from(["all", "with-positive"])),
         scope=draw(st.sampled_from(["scene", "joint"])),
-        windows=(1, 1) if positive == "similarity" else draw(st.tuples(*[st.sampled_from([1, 3, 5])] * 2)),
+        windows=windows,
+        duplicates=draw(st.sampled_from(["keep", "place"])) if windows == (1, 1) else "keep",
+        moments=draw(st.sampled_from(["any", "other"])) if windows == (1, 1) else "any",
         precision=draw(st.sampled_from(["msls", "relevant", "found"])),
         short=draw(st.sampled_from(["refuse", "use"])),
         ks=draw(st.lists(st.integers(1, 99), min_size=1, unique=True).map(tuple)),
@@ -62,7 +66,7 @@ HEAD = 'format = "covis-protocol"\nversion = 2\nname = "x"\n'
 
 
 @pytest.mark.parametrize(("text", "error", "said"), [
-    ('format = "covis-protocol"\nversion = 3\nname = "x"\nthreshold = 0.5\n', DamagedFileError, "version 3"),
+    ('format = "covis-protocol"\nversion = 4\nname = "x"\nthreshold = 0.5\n', DamagedFileError, "version 4"),
     ('format = "covis-scores"\nversion = 1\nname = "x"\nthreshold = 0.5\n', DamagedFileError, "covis-scores"),
     (f"{HEAD}threshold = 25\npositive = 'distance'\nheading = 'north'\n", InvalidInputError, "heading must be a number.*'north'"),
     (f"{HEAD}threshold = 25\npositive = 'distance'\nheading = true\n", InvalidInputError, "heading must be a number"),
@@ -123,7 +127,12 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     ({"denominator": "al"}, "denominator.*'all', 'with-positive'; got 'al'"),
     ({"scope": "city"}, "scope"),
     ({"distances": "float64"}, "distances"),
-    ({"positive": "place"}, "positive.*'similarity', 'distance', 'frames'"),
+    ({"positive": "places"}, "positive.*'similarity', 'distance', 'frames', 'place'"),
+    ({"positive": "place"}, "threshold.*0 with positive = 'place'; got 0.5"),
+    ({"positive": "place", "threshold": 0, "strict": True}, "strict.*of one place or not"),
+    ({"moments": "same"}, "moments.*'any', 'other'"),
+    ({"positive": "frames", "windows": (3, 1), "duplicates": "place"}, r"windows.*\(1, 1\) where duplicates"),
+    ({"positive": "frames", "windows": (3, 1), "moments": "other"}, r"windows.*\(1, 1\) where duplicates"),
     ({"duplicates": "drop"}, "duplicates"),
     ({"precision": "trec"}, "precision.*'msls', 'relevant', 'found'"),
     ({"short": "pad"}, "short"),
@@ -164,6 +173,7 @@ def test_a_file_of_version_1_still_reads(tmp_path):
 # Section by section what the benchmarks' matrix says; what is not named is the default.
 USUAL = Protocol("x", 0.5)
 MSLS = {"positive": "distance", "threshold": 25.0, "asked": ("all", "-panorama"), "ks": (1, 5, 10, 20), "short": "use"}
+WITHIN = {"positive": "distance", "threshold": 25.0, "denominator": "all"}
 MATRIX = {
     "7scenes/gcl": {"threshold": 0.5, "strict": True, "denominator": "all", "distances": "float16"},
     "graded/0.25": {"threshold": 0.25},
@@ -185,15 +195,29 @@ MATRIX = {
     "nordland/pnv": {"positive": "frames", "threshold": 7.0, "denominator": "all"},
     "nordland/gmberton": {"positive": "frames", "threshold": 10.0, "denominator": "all"},
     "nordland/vpr-bench": {"positive": "frames", "threshold": 1.0, "denominator": "all"},
+    "frames/1.5": {"positive": "frames", "threshold": 1.5, "denominator": "all"},
+    "same-place": {"positive": "place", "threshold": 0.0},
+    "same-place/all": {"positive": "place", "threshold": 0.0, "denominator": "all"},
+    **{f"{name}/netvlad": WITHIN for name in ("pitts30k", "pitts250k")},
+    **{
+        f"{name}/gmberton": WITHIN | {"ks": (1, 5, 10, 20)}
+        for name in ("eynsham", "pitts30k", "pitts250k", "sf-xl", "st-lucia", "tokyo247")
+    },
+    **{f"{name}/gcl": {"threshold": 0.5} for name in ("pitts30k", "pitts250k", "tokyo247")},
+    "tokyo247/netvlad": WITHIN | {"duplicates": "place"},
+    "tokyo-tm/netvlad": WITHIN | {"moments": "other"},
+    "tokyo-tm/gcl": {"threshold": 0.5, "moments": "other"},
+    **{f"tb-places/{name}": {"threshold": 0.5, "strict": True, "denominator": "all", "distances": "float16"} for name in ("gcl", "pairs")},
+    **{f"{name}/vpr-bench": {"positive": "frames", "threshold": 0.0, "denominator": "all"} for name in ("amstertime", "essex3in1", "sped")},
+    **{f"{name}/vpr-bench": {"positive": "frames", "threshold": 2.0, "denominator": "all"} for name in ("17places", "gardenspoint")},
 }
 
 
 def test_the_named_protocols_are_these():
-    assert set(PROTOCOLS) == {
-        "7scenes/gcl", "graded/T", "radius/R", "msls-val/official", "msls-val/gcl", "msls-val/gsv", "msls-val/gmberton",
-        "msls-test/official", "nordland/pnv", "nordland/gmberton", "nordland/vpr-bench",
-    }  # fmt: skip
-    assert {next((k for k in PROTOCOLS if name.startswith(k.rstrip("TR"))), None) for name in MATRIX} == set(PROTOCOLS)
+    """Every one stands in the matrix, those that take a number or an option under one of their names."""
+    assert {next(k for k in sorted(PROTOCOLS, key=len, reverse=True) if name.startswith(k.rstrip("TRN"))) for name in MATRIX} == set(
+        PROTOCOLS
+    )
 
 
 def test_each_maker_says_what_it_is_in_a_line():
@@ -213,6 +237,7 @@ def test_each_is_the_matrix_row(name):
 @pytest.mark.parametrize(("name", "canonical"), [
     ("graded/0.50", "graded/0.5"),
     ("radius/25.0/040", "radius/25/40"),
+    ("frames/07", "frames/7"),
     ("msls-val/official/im2im", "msls-val/official"),
     ("msls-val/official/im2im/all", "msls-val/official"),
     ("msls-val/official/all", "msls-val/official"),
@@ -231,7 +256,8 @@ def test_one_protocol_has_one_name(name, canonical):
      "radius/R", "radius/", "radius/0", "radius/-1", "radius/inf", "radius/25/200", "radius/25/40/10", "radius/all/25", "radius",
      "msls-val", "msls-val/official/", "msls-val/official/seq2seq", "msls-val/official/seq2seq-2", "msls-val/official/seq2seq-1",
      "msls-val/official/seq2seq--3", "msls-val/official/im2im-3", "msls-val/official/d2d", "msls-val/official/d2n/seq2seq-3",
-     "msls-val/official/seq2seq-3/d2n/x", "msls-val/gcl/d2n", "nordland/7"]
+     "msls-val/official/seq2seq-3/d2n/x", "msls-val/gcl/d2n", "nordland/7",
+     "frames/N", "frames/-1", "frames/1/2", "frames", "same-place/", "same-place/some", "pitts/netvlad", "tokyo247/netvlad/all"]
 )  # fmt: skip
 def test_unknown_protocols_are_named(name):
     with pytest.raises(UnknownNameError):
@@ -268,13 +294,13 @@ def test_two_that_differ_have_different_cards(some):
 CHANGES = {
     "name": "z", "threshold": 24.5, "strict": True, "heading": 40.0, "asked": ("all",), "searched": ("-night",), "correct": ("-panorama",),
     "denominator": "all", "scope": "joint", "windows": (3, 1), "precision": "found", "short": "use", "ks": (1, 5), "distances": "float16",
-    "source": "y", "positive": "frames",
+    "source": "y", "positive": "frames", "duplicates": "place", "moments": "other",
 }  # fmt: skip
 
 
 def test_the_card_says_every_choice():
     one = Protocol("x", 25.0, positive="distance")
-    assert set(CHANGES) == {field.name for field in dataclasses.fields(Protocol)} - {"duplicates"}  # of which there is one kind
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(Protocol)}
     for field, value in CHANGES.items():
         assert dataclasses.replace(one, **{field: value}).card() != one.card(), field
 
@@ -295,5 +321,9 @@ def test_the_card_in_words():
   source     mapillary_sls, evaluate.py"""
     )
     assert "> 0.5" in protocol("7scenes/gcl").card()
+    assert "duplicates of a place's images the best keeps its rank" in protocol("tokyo247/netvlad").card()
+    assert "an image with itself is no pair, nor with one taken at the query's own time" in protocol("tokyo-tm/netvlad").card()
+    assert "correct    the same frame number" in protocol("sped/vpr-bench").card()
+    assert "correct    an image of the query's own place" in protocol("same-place").card()
     assert "headings at most 40 degrees apart" in protocol("radius/25/40").card()
     assert "one index over the databases of all scenes; only images without 'panorama'" in protocol("msls-val/gsv").card()

@@ -370,3 +370,58 @@ def test_the_depth_of_a_search_counts_what_takes_no_rank():
     assert depth(scene, Protocol("x", 5.0, positive="distance", searched=("far",)), k=3) == 3 + 4 + 1
     assert depth(scene, Protocol("x", 5.0, positive="distance", searched=("-far",)), k=3) == 3 + 2 + 1
     assert depth(Scene("s", "test", database, Images("r", ["q.jpg"], xy=[[0, 0]])), "radius/5", k=3) == 3
+
+
+def placed(places, *, asked=(0,), times=None, there_times=None):
+    """A database on a line, an image each metre, with places; queries at its beginning with these places."""
+    there = Images(
+        "r", [f"d{i}.jpg" for i in range(len(places))], xy=[[i, 0.0] for i in range(len(places))], place=places, time=there_times
+    )
+    names = [f"q{i}.jpg" for i in range(len(asked))]
+    return Scene("line", "test", there, Images("r", names, xy=[[0.0, 0.0]] * len(names), place=asked, time=times))
+
+
+def test_by_place_it_is_the_same_number():
+    found = truth(placed([5, 7, 5, 9], asked=[5, 8, 9]), "same-place")
+    assert found.positives.toarray().tolist() == [[True, False, True, False], [False] * 4, [False, False, False, True]]
+    assert found.answerable.tolist() == [True, False, True]
+    for side in ("queries", "database"):
+        scene = placed([5, 7])
+        with pytest.raises(InvalidInputError, match=rf"same-place looks at the places of images.*the {side} of scene 'line' have none"):
+            truth(dataclasses.replace(scene, **{side: dataclasses.replace(getattr(scene, side), place=None)}), "same-place")
+
+
+def test_images_of_the_querys_own_time_are_no_pairs():
+    """As Tokyo Time Machine is judged: what was taken with the query is deleted from the list."""
+    found = truth(placed([0, 1, 2], asked=[0, 0], times=[2009.5, 2013.25], there_times=[2009.5, 2013.25, 2009.5]), "tokyo-tm/netvlad")
+    assert found.excluded.toarray().tolist() == [[True, False, True], [False, True, False]]
+    assert found.positives.toarray().tolist() == [[False, True, False], [True, False, True]]
+    assert depth(placed([0, 1, 2], times=[1.0], there_times=[1.0, 1.0, 2.0]), "tokyo-tm/netvlad", k=1) == 3
+    with pytest.raises(InvalidInputError, match="for 1 images"):
+        truth(placed([0, 1], times=[np.nan], there_times=[1.0, 2.0]), "tokyo-tm/netvlad")
+    with pytest.raises(InvalidInputError, match="time"):
+        truth(placed([0, 1]), "tokyo-tm/netvlad")
+
+
+def test_the_depth_counts_the_largest_places():
+    """Three places of 4, 2 and 1 images: for two of them, at worst the four come first, then one more."""
+    scene = placed([0, 0, 0, 0, 1, 1, 2])
+    assert [depth(scene, "tokyo247/netvlad", k=k) for k in (1, 2, 3, 9)] == [1, 5, 7, 13]
+    assert depth(scene, "tokyo247/gmberton", k=3) == 3
+    assert truth(scene, "tokyo247/netvlad").groups.tolist() == [0, 0, 0, 0, 1, 1, 2]
+    assert truth(scene, "tokyo247/gmberton").groups is None
+    without = dataclasses.replace(scene, database=dataclasses.replace(scene.database, place=None))
+    with pytest.raises(InvalidInputError, match=r"panorama of a cutout.*database of scene 'line'"):
+        truth(without, "tokyo247/netvlad")
+
+
+def test_places_of_joined_scenes_stay_apart():
+    rule = dataclasses.replace(protocol("tokyo247/netvlad"), scope="joint")
+    scenes = [dataclasses.replace(placed([0, 0, 1]), name=name) for name in ("a", "b")]
+    scenes = [
+        dataclasses.replace(
+            s, database=dataclasses.replace(s.database, root=Path(s.name)), queries=dataclasses.replace(s.queries, root=Path(s.name))
+        )
+        for s in scenes
+    ]
+    assert joint_truth(scenes, [truth(scene, rule) for scene in scenes]).groups.tolist() == [0, 0, 1, 2, 2, 3]

@@ -198,6 +198,7 @@ class _Judged:
             one.positives if whole else one.positives[asked],
             excluded=one.excluded if whole else one.excluded[asked],
             searched=searched,
+            groups=one.groups,
             similarity=one.similarity if one.similarity is None or whole else one.similarity[asked],
             short=self.rule.short,
         )

@@ -30,13 +30,14 @@ class Hits:
         filled: (q, n) bool: whether something stands there; the filled come first. A -1 of the ranking is filled.
         correct: (q, n) bool: whether it is a positive.
         distances: (q, n) float32; NaN where unknown.
-        positives: (q,) int64: how many positives each query has in the database.
-        available: (q,) int64: how many database images may take a rank.
+        positives: (q,) int64: how many positives each query has in the database; places with one, where a place takes one rank.
+        available: (q,) int64: how many database images, or places, may take a rank.
         query_names: q names.
         database_names: d names, what `rows` index.
         short: what `depth` does where fewer than k are filled although more are available: "refuse", or "use" what is there.
         similarity: (q, n) float64 graded similarity, 0 for a -1 and where nothing is left; None without labels.
-        graded: (q, d) CSR float64: the similarities above 0 of all pairs that may take a rank; None without labels.
+        graded: (q, d) CSR float64: the similarities above 0 of all pairs that may take a rank, the best of a place where a place takes
+            one; None without labels.
     """
 
     rows: NDArray[np.int64]
@@ -119,6 +120,7 @@ def hits(
     *,
     excluded: Positives | None = None,
     searched: NDArray[np.bool_] | None = None,
+    groups: NDArray[np.int64] | None = None,
     similarity: sparse.csr_array | None = None,
     short: Short = "refuse",
 ) -> Hits:
@@ -129,6 +131,8 @@ def hits(
         positives: (q, d) CSR bool: what is correct.
         excluded: (q, d) CSR bool: pairs that take no rank and are never correct (an image with itself).
         searched: (d,) bool: the database images that may take a rank; the others are never correct. Default all.
+        groups: (d,) int64 the place of each database image, where only the best found of each place keeps its rank (the cutouts of a
+            panorama); default: all keep theirs.
         similarity: (q, d) CSR in [0, 1], what is absent is 0: for the graded metrics.
         short: where fewer than k are left although the database has more, a metric is refused ("refuse"), or computed
             from what is there ("use", as the MSLS script does).
@@ -152,22 +156,24 @@ def hits(
         raise InvalidInputError(
             f"`searched` must be true or false for each of {shape[1]} database images; got {searched.dtype} of shape {searched.shape}."
         )
+    places = None if groups is None else _members(groups, shape[1])
     left_out = _counted(sparse.csr_array(shape, dtype=bool) if excluded is None else excluded, searched, None)
     right = _counted(positives, searched, left_out)
     graded = None if similarity is None else _graded(similarity, searched, left_out)
-    rows, distances, filled = _ranked(rankings, searched, left_out)
+    rows, distances, filled = _ranked(rankings, searched, left_out, groups)
+    available = np.count_nonzero(searched) - np.diff(left_out.indptr).astype(np.int64)
     return Hits(
         rows,
         filled,
         _look_up(right, rows) != 0,
         distances,
-        positives=np.diff(right.indptr).astype(np.int64),
-        available=np.count_nonzero(searched) - np.diff(left_out.indptr).astype(np.int64),
+        positives=np.diff((right if places is None else sparse.csr_array(right.astype(np.int32) @ places)).indptr).astype(np.int64),
+        available=available if places is None else _open_places(searched, left_out, places),
         query_names=rankings.query_names,
         database_names=rankings.database_names,
         short=short,
         similarity=None if graded is None else _look_up(graded, rows),
-        graded=graded,
+        graded=graded if graded is None or groups is None else _best_of_places(graded, groups),
     )
 
 
@@ -206,16 +212,56 @@ def _graded(similarity: sparse.csr_array, searched: NDArray[np.bool_], left_out:
 
 
 def _ranked(
-    rankings: Rankings, searched: NDArray[np.bool_], left_out: sparse.csr_array
+    rankings: Rankings, searched: NDArray[np.bool_], left_out: sparse.csr_array, groups: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
     """(q, n) rows, distances and what is filled, once entries that take no rank are gone."""
     rows, distances = rankings.rows, rankings.distances
     kept = np.append(searched, np.True_)[rows] & (_look_up(left_out, rows) == 0)  # a row of -1 reads that last True
+    if groups is not None:
+        kept &= ~_again(rows, kept & (rows >= 0), groups)
     if kept.all():
         return rows, distances, kept
     order = np.argsort(~kept, axis=1, kind="stable")
     rows, distances, kept = (np.take_along_axis(part, order, axis=1) for part in (rows, distances, kept))
     return np.where(kept, rows, -1), np.where(kept, distances, np.float32(np.nan)), kept
+
+
+def _members(groups: NDArray[np.int64], count: int) -> sparse.csr_array:
+    """(d, places) CSR: 1 where an image is of a place."""
+    if groups.shape != (count,):
+        raise InvalidInputError(f"`groups` must be a place for each of {count} database images; got the shape {groups.shape}.")
+    names, code = np.unique(groups, return_inverse=True)
+    return sparse.csr_array((np.ones(count, dtype=np.int32), code.reshape(-1), np.arange(count + 1)), shape=(count, len(names)))
+
+
+def _again(rows: NDArray[np.int64], counts: NDArray[np.bool_], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(q, n) bool: an entry that counts, of a place that has stood before it."""
+    code = np.append(np.unique(groups, return_inverse=True)[1].reshape(-1), -1)[rows]
+    code = np.where(counts, code, -1 - np.arange(rows.shape[1]))  # each of the others is a place of its own
+    order = np.argsort(code, axis=1, kind="stable")
+    ordered = np.take_along_axis(code, order, axis=1)
+    again = np.zeros(rows.shape, dtype=bool)
+    np.put_along_axis(again, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
+    return again
+
+
+def _open_places(searched: NDArray[np.bool_], left_out: sparse.csr_array, places: sparse.csr_array) -> NDArray[np.int64]:
+    """(q,) how many places have an image that may take a rank."""
+    sizes = searched.astype(np.int64) @ places
+    closed = sparse.csr_array(left_out.astype(np.int32) @ places)
+    rows = np.repeat(np.arange(closed.shape[0]), np.diff(closed.indptr))
+    full = np.bincount(rows[closed.data == sizes[closed.indices]], minlength=closed.shape[0])
+    return (np.count_nonzero(sizes) - full).astype(np.int64)
+
+
+def _best_of_places(graded: sparse.csr_array, groups: NDArray[np.int64]) -> sparse.csr_array:
+    """Of each query's images of one place the most similar."""
+    query = np.repeat(np.arange(graded.shape[0]), np.diff(graded.indptr))
+    order = np.lexsort((-graded.data, groups[graded.indices], query))
+    query, place = query[order], groups[graded.indices][order]
+    first = np.append(True, (query[1:] != query[:-1]) | (place[1:] != place[:-1])) if len(order) else np.zeros(0, dtype=bool)
+    kept = order[first]
+    return sparse.csr_array((graded.data[kept], (query[first], graded.indices[kept])), shape=graded.shape)
 
 
 def _look_up(matrix: sparse.csr_array, rows: NDArray[np.int64]) -> NDArray[np.float64]:

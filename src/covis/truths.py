@@ -48,6 +48,7 @@ class Truth:
         similarity: (q, d) CSR float64 in [0, 1]; None without labels, and for windows.
         queries_xy: (q, 2) metres, of the middle images; None where unknown.
         database_xy: (d, 2) metres.
+        groups: (d,) int64 the place of each entry, where the protocol lets one image a place keep its rank; else None.
     """
 
     query_names: tuple[str, ...]
@@ -62,6 +63,7 @@ class Truth:
     similarity: sparse.csr_array | None = None
     queries_xy: NDArray[np.float64] | None = None
     database_xy: NDArray[np.float64] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         asked, searched = np.count_nonzero(self.asked), np.count_nonzero(self.searched)
@@ -99,7 +101,7 @@ def truth(scene: Scene, protocol: str | Protocol, labels: Labels | None = None) 
     searched = _flagged(database, rule.searched, what=f"searches the database of scene {scene.name!r}", rule=rule)
     eligible = searched & _flagged(database, rule.correct, what=f"scores the database of scene {scene.name!r}", rule=rule)
     # What a label rule leaves out (panoramas, say) is no business of a protocol that does not judge by labels.
-    excluded = _lifted(_excluded(scene, labels if rule.positive == "similarity" else None), queries, database)
+    excluded = _lifted(_excluded(scene, labels if rule.positive == "similarity" else None, rule), queries, database)
     if rule.positive == "similarity" and labels is not None:
         near = labels.positives(rule.threshold, strict=rule.strict)
     else:
@@ -118,20 +120,25 @@ def truth(scene: Scene, protocol: str | Protocol, labels: Labels | None = None) 
         similarity=labels.matrix if labels is not None and rule.windows == (1, 1) else None,
         queries_xy=None if scene.queries.xy is None else scene.queries.xy[queries.middle],
         database_xy=None if scene.database.xy is None else scene.database.xy[database.middle],
+        groups=_places(scene, rule)[1][database.middle] if rule.duplicates == "place" else None,
     )
 
 
 def depth(scene: Scene, protocol: str | Protocol, labels: Labels | None = None, *, k: int) -> int:
     """How many images must be searched for, so that k are left for every query after those that take no rank.
 
-    Those are images that the protocol does not search, an image itself, and pairs that labels leave out.
+    Those are images that the protocol does not search, an image itself, pairs that labels or the same time leave out and, where one
+    image a place keeps its rank, the others of its place.
 
     >>> both = Images("r", ["a.jpg", "b.jpg", "c.jpg"], xy=[[0, 0], [1, 0], [9, 0]])
     >>> depth(Scene("s", "test", both, both), "radius/5", k=1)
     2
     """
     found = truth(scene, protocol, labels)
-    return k + int(np.count_nonzero(~found.searched)) + int(np.diff(found.excluded.indptr).max(initial=0))
+    again = 0
+    if found.groups is not None:  # at worst all images of the k - 1 largest places come first
+        again = int(np.sort(np.unique(found.groups[found.searched], return_counts=True)[1] - 1)[::-1][: k - 1].sum())
+    return k + again + int(np.count_nonzero(~found.searched)) + int(np.diff(found.excluded.indptr).max(initial=0))
 
 
 def joint_truth(scenes: Sequence[Scene], truths: Sequence[Truth]) -> Truth:
@@ -147,6 +154,7 @@ def joint_truth(scenes: Sequence[Scene], truths: Sequence[Truth]) -> Truth:
     graded = [one.similarity for one in truths if one.similarity is not None]
     here = [one.queries_xy for one in truths if one.queries_xy is not None]
     there = [one.database_xy for one in truths if one.database_xy is not None]
+    groups = [one.groups for one in truths if one.groups is not None]
     placed = _one_frame(scenes) and len(here) == len(there) == len(truths)
     return Truth(
         _joint_names("queries", scenes, truths),
@@ -161,6 +169,7 @@ def joint_truth(scenes: Sequence[Scene], truths: Sequence[Truth]) -> Truth:
         similarity=_stacked(graded) if len(graded) == len(truths) else None,
         queries_xy=np.concatenate(here) if placed else None,
         database_xy=np.concatenate(there) if placed else None,
+        groups=_apart(groups) if groups else None,
     )
 
 
@@ -247,13 +256,45 @@ def _flagged(side: _Side, flags: Sequence[str], *, what: str, rule: Protocol) ->
     return holds[side.middle]
 
 
-def _excluded(scene: Scene, labels: Labels | None) -> sparse.csr_array:
+def _excluded(scene: Scene, labels: Labels | None, rule: Protocol) -> sparse.csr_array:
     """(images, images) the pairs that are no pairs."""
     here, there = (_paths(images) for images in (scene.queries, scene.database))
-    same = None if here.isdisjoint(there) else self_pairs(scene.queries, scene.database)  # which looks at each path, and takes longer
-    if labels is None:
-        return sparse.csr_array((len(scene.queries), len(scene.database)), dtype=bool) if same is None else same
-    return labels.excluded if same is None else sparse.csr_array(labels.excluded + same)
+    parts = [] if here.isdisjoint(there) else [self_pairs(scene.queries, scene.database)]  # which looks at each path, and takes longer
+    parts += [] if labels is None else [labels.excluded]
+    parts += [_same(*_moments(scene, rule))] if rule.moments == "other" else []
+    if not parts:
+        return sparse.csr_array((len(scene.queries), len(scene.database)), dtype=bool)
+    return parts[0] if len(parts) == 1 else sparse.csr_array(sum(parts[1:], start=parts[0]))
+
+
+def _moments(scene: Scene, rule: Protocol) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    (here,), (there,) = scene.queries.need("time"), scene.database.need("time")
+    unknown = int(np.count_nonzero(np.isnan(here))) + int(np.count_nonzero(np.isnan(there)))
+    if unknown:
+        raise InvalidInputError(
+            f"The protocol {rule.name} leaves out images of the query's own time, which must be known; in scene {scene.name!r} it is not "
+            f"for {unknown} images. Leave these images out, or choose another protocol."
+        )
+    return here, there
+
+
+def _places(scene: Scene, rule: Protocol) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places of queries (where they are needed) and database."""
+    if scene.database.place is None or (rule.positive == "place" and scene.queries.place is None):
+        lacking = "database" if scene.database.place is None else "queries"
+        raise InvalidInputError(
+            f"The protocol {rule.name} looks at the places of images (the panorama of a cutout, say); the {lacking} of scene "
+            f"{scene.name!r} have none. Read the data with a layout that gives them, or choose another protocol."
+        )
+    return scene.database.place if scene.queries.place is None else scene.queries.place, scene.database.place
+
+
+def _same(here: NDArray[Any], there: NDArray[Any]) -> sparse.csr_array:
+    """(images, images) CSR bool: which pairs have the same value."""
+    values, code = np.unique(np.concatenate([here, there]), return_inverse=True)
+    ones, columns = np.ones(len(code), dtype=np.int32), code.reshape(-1)
+    belongs = sparse.csr_array((ones, columns, np.arange(len(code) + 1)), shape=(len(code), len(values)))
+    return sparse.csr_array(belongs[: len(here)] @ belongs[len(here) :].T).astype(bool)
 
 
 def _paths(images: Images) -> set[str]:
@@ -263,6 +304,8 @@ def _paths(images: Images) -> set[str]:
 
 def _near(scene: Scene, rule: Protocol, asked: NDArray[np.int64], searched: NDArray[np.int64]) -> sparse.csr_array:
     """(images, images) CSR bool: which of these images are near enough to each other."""
+    if rule.positive == "place":
+        return _same(*_places(scene, rule))
     blocks = _by_distance(scene, rule, asked, searched) if rule.positive == "distance" else _by_frames(scene, rule, asked, searched)
     rows, columns = (np.concatenate([np.zeros(0, dtype=np.int64), *parts]) for parts in zip(*blocks, strict=True)) if blocks else ((), ())
     shape = (len(scene.queries), len(scene.database))

@@ -72,12 +72,18 @@ def judge(
     Raises:
         InvalidInputError: the rankings are too short for recall@1, or the protocol cannot judge the scenes.
     """
-    beyond = [depth(scene, protocol, None if labels is None else labels[row], k=1) - 1 for row, scene in enumerate(scenes)]
-    sizes = [len(scene.database) for scene in scenes]
-    if protocol.scope == "joint":
-        beyond, sizes = [sum(beyond)], [sum(sizes)]
-    reach = [found.k - out if found.k < size else max(KS) for found, out, size in zip(before, beyond, sizes, strict=False)]
-    ks = tuple(k for k in KS if k <= min(reach, default=0))
+    given = [None] * len(scenes) if labels is None else list(labels)
+    ks = tuple(
+        k
+        for k in KS
+        if _reaches(
+            before,
+            [depth(scene, protocol, one, k=k) for scene, one in zip(scenes, given, strict=True)],
+            k,
+            scenes=scenes,
+            joint=protocol.scope == "joint",
+        )
+    )
     if not ks:
         raise InvalidInputError(
             f"The rankings must hold an image more than take no rank under {protocol.name}; they hold {[found.k for found in before]}. "
@@ -98,6 +104,14 @@ def gain(
     seconds = {name: _mean([story["seconds"][name] for story in stories], weights) for name in names}
     compared = compare(before, now, metrics=[f"recall@{k}" for k in protocol.ks])
     return Gain(before, now, compared, seconds, max(story["top"] for story in stories))
+
+
+def _reaches(before: Sequence[Rankings], depths: Sequence[int], k: int, *, scenes: Sequence[Scene], joint: bool) -> bool:
+    """Whether every ranking holds k images, or all there are, besides what takes no rank."""
+    sizes = [len(scene.database) for scene in scenes]
+    if joint:
+        depths, sizes = [k + sum(depth - k for depth in depths)], [sum(sizes)]
+    return all(found.k >= min(deep, size) for found, deep, size in zip(before, depths, sizes, strict=False))
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[int]) -> float | None:
