@@ -22,12 +22,16 @@ from covis.chain import check_no_leak, run, train
 from covis.config import expected_numbers, load_recipe, recipe_names, to_toml
 from covis.datasets import read
 from covis.descriptors import Descriptors
-from covis.errors import CovisError, DamagedFileError, InvalidInputError, LeakError, MissingFileError, SettingsDifferError
+from covis.errors import CovisError, CovisWarning, DamagedFileError, InvalidInputError, LeakError, MissingFileError, SettingsDifferError
+from covis.evaluation import evaluate
 from covis.images import Scene
 from covis.labelling import label_by_surface
+from covis.labels import Labels
 from covis.models.checkpoints import load
+from covis.protocols import Protocol
 from covis.rankings import Rankings
 from covis.scores import Scores
+from covis.searching import search_scenes
 from covis.settings import DataSettings, LabelSettings, Recipe
 
 RESULTS = (
@@ -64,6 +68,30 @@ def test_what_a_run_leaves(tiny_run: Path, tiny_world: Path) -> None:
         assert picture.width > 800
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 1000
     assert load_recipe(tiny_run / "recipe.toml").train.steps == 12
+
+
+def test_a_joint_index_is_searched_where_a_protocol_asks_for_one(
+    tiny_run: Path, tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    """One protocol of each scope: the scores are those of the run's own descriptors, searched and judged by hand."""
+    joint = Protocol("one index", 0.5, scope="joint", ks=(1, 5))
+    recipe = replace(
+        tiny_recipe, evaluate=replace(tiny_recipe.evaluate, protocols=("graded/0.5", str(joint.write(tmp_path / "joint.toml"))))
+    )
+    out = tmp_path / "run"
+    shutil.copytree(tiny_run, out)
+    with pytest.warns(CovisWarning, match="AP"):
+        chain.run(recipe, tiny_world, out=out, overwrite=True)
+    scenes = [scene for scene in read("7scenes", tiny_world) if (out / "rankings" / "trained" / f"{scene.name}.npz").is_file()]
+    folders = [out / "descriptors" / "trained" / scene.name for scene in scenes]
+    described = [(Descriptors.load(folder / "queries"), Descriptors.load(folder / "database")) for folder in folders]
+    labels = [Labels.load(next((out / "labels" / "test").glob(f"{scene.name}*"))) for scene in scenes]
+    found = search_scenes(scenes, described, protocol=joint, labels=labels, k=recipe.evaluate.k)
+    by_hand = evaluate(found, scenes, labels=labels, protocol=joint).metrics["recall@5"].value
+    assert Scores.load(out / "scores" / "trained" / "one index.json").metrics["recall@5"].value == by_hand
+    assert Rankings.load(out / "rankings" / "trained" / "joint" / "rankings.npz").history["scope"] == "joint"
+    alone = Scores.load(tiny_run / "scores" / "trained" / "graded-0.5.json").metrics["recall@5"].value
+    assert Scores.load(out / "scores" / "trained" / "graded-0.5.json").metrics["recall@5"].value == alone
 
 
 def test_the_trained_model_answers_from_python(tiny_run: Path, tiny_world: Path) -> None:

@@ -7,7 +7,7 @@ RUN/recipe.toml                        the recipe, every field written out
     untrained/   train/                the network before, and after (train/model)
     descriptors/<arm>/<scene>/         database and queries
     whitening.npz
-    rankings/<arm>/<scene>.npz
+    rankings/<arm>/<scene>.npz          or joint/rankings.npz, where a protocol searches one index over all scenes
     scores/<arm>/<protocol>.json
     table.txt    picture.png
 """
@@ -35,7 +35,7 @@ from covis.lookup import chosen, resolve, with_options
 from covis.metrics import NEEDS
 from covis.models.checkpoints import load, save
 from covis.models.place import PlaceModel
-from covis.protocols import protocol
+from covis.protocols import Protocol, protocol
 from covis.rankings import Rankings
 from covis.reports.sheets import retrieval_sheet
 from covis.reports.tables import score_table
@@ -243,13 +243,15 @@ class _Chain:
         self.steps.do(f"extract-{arm}", {"after": self.steps.after("read-test", *made_by)}, make, made=sides)
         return [(Descriptors.load(folder / "queries"), Descriptors.load(folder / "database")) for folder in folders]
 
-    def search(self, arm: str) -> tuple[list[Rankings], list[tuple[Descriptors, Descriptors]]]:
-        """The rankings of each test scene, and the descriptors they came from."""
+    def search(self, arm: str, scope: str = "scene") -> tuple[list[Rankings], list[tuple[Descriptors, Descriptors]]]:
+        """The rankings of each test scene, or ("joint") the one over all of them, and the descriptors they came from."""
         described, k = self.describe(arm), self.recipe.evaluate.k
         scenes, labels = self.scenes("test"), self.label("test")
-        rules = [protocol(name) for name in self.recipe.evaluate.protocols]
+        given = [protocol(name) for name in self.recipe.evaluate.protocols]
+        rules = [rule for rule in given if rule.scope == scope] or [self._alone(given[0])]
         depths = search_depths(scenes, rules, labels, k=k)
-        files = [self.out / "rankings" / arm / f"{scene.name}.npz" for scene in scenes]
+        folder = self.out / "rankings" / arm
+        files = [folder / f"{scene.name}.npz" for scene in scenes] if scope == "scene" else [folder / "joint" / "rankings.npz"]
 
         def make() -> None:
             for found, file in zip(search_scenes(scenes, described, protocol=rules, labels=labels, k=k), files, strict=True):
@@ -257,25 +259,31 @@ class _Chain:
 
         after = self.steps.after("whiten" if arm == "whitened" else f"extract-{arm}")
         deeper = {"depths": depths} if set(depths) != {k} else {}  # where something takes no rank
-        self.steps.do(f"search-{arm}", {"k": k, **deeper, "after": after}, make, made=files)
+        self.steps.do(_search_step(arm, scope), {"k": k, **deeper, "after": after}, make, made=files)
         return [Rankings.load(file) for file in files], described
+
+    @staticmethod
+    def _alone(rule: Protocol) -> Protocol:
+        """A protocol of a joint index, asked of each scene alone: for the picture."""
+        return rule if rule.scope == "scene" else replace(rule, name=f"{rule.name}, each scene alone", scope="scene")
 
     def score(self, arm: str) -> Scores:
         """The scores under every protocol of the recipe; those of the first are returned."""
         settings, scenes, labels = self.recipe.evaluate, self.scenes("test"), self.label("test")
-        rankings, described = self.search(arm)
         rules = [protocol(name) for name in settings.protocols]
+        searched = {scope: self.search(arm, scope) for scope in sorted({rule.scope for rule in rules})}
         files = [self.out / "scores" / arm / f"{rule.name.replace('/', '-')}.json" for rule in rules]
 
         def make() -> None:
             for rule, file in zip(rules, files, strict=True):
+                rankings, described = searched[rule.scope]
                 scores = evaluate(
                     rankings, scenes, labels=labels, protocol=rule, descriptors=described, samples=settings.samples, seed=settings.seed
                 )
                 scores.save(file, overwrite=True)
 
         cards = {"evaluate": to_table(settings), "protocols": [rule.as_dict() for rule in rules]}
-        after = self.steps.after("label-test", f"search-{arm}")
+        after = self.steps.after("label-test", *(_search_step(arm, scope) for scope in searched))
         self.steps.do(f"evaluate-{arm}", {**cards, "after": after}, make, made=files)
         return Scores.load(files[0])
 
@@ -288,7 +296,7 @@ class _Chain:
 
     def picture(self) -> Path:
         """Queries, what the trained network found for them, right or wrong."""
-        rule = protocol(self.recipe.evaluate.protocols[0])
+        rule = self._alone(protocol(self.recipe.evaluate.protocols[0]))
         return retrieval_sheet(
             self.scenes("test"), self.search("trained")[0], self.label("test"), protocol=rule, out=self.out / "picture.png"
         )
@@ -353,6 +361,10 @@ class _Chain:
         self.steps.do("whiten", {"whiten": to_table(settings), "after": self.steps.after("extract-trained")}, make, made=[file])
         whiten = Whitening.load(file)
         return [(whiten(queries), whiten(database)) for queries, database in described]
+
+
+def _search_step(arm: str, scope: str) -> str:
+    return f"search-{arm}" if scope == "scene" else f"search-{arm}-{scope}"
 
 
 def _resolved(recipe: str | Path | Recipe, layout: str | None) -> Recipe:

@@ -70,10 +70,10 @@ def check_evaluation(recipe: Recipe) -> None:
             f"The recipe {recipe.name!r} must name a protocol in [evaluate] and the scenes that are asked in [data] test."
         )
     for rule in rules:
-        if rule.scope != "scene" or rule.windows != (1, 1):
+        if rule.windows != (1, 1):
             raise InvalidInputError(
-                f"A recipe's protocols must search each scene alone, image to image; {rule.name} does not. Evaluate the run's descriptors "
-                "under it afterwards (covis evaluate --descriptors)."
+                f"A recipe's protocols must compare image to image; {rule.name} compares windows of frames. Score a prediction file of "
+                "windows under it (covis evaluate --predictions)."
             )
     if whiten.dim < 0 or not 0 <= whiten.power <= 1:
         raise InvalidInputError(f"[whiten] dim must be >= 0 (0: all) and power in [0, 1]; got {whiten.dim} and {whiten.power}.")

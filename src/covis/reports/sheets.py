@@ -67,6 +67,11 @@ def retrieval_sheet(
         images, label, found, one = scenes[scene], labels[scene], rankings[scene], truths[scene]
         _tile(sheet, (GAP, top), images.queries.path(query), size, INK, f"query {query}, {images.name}")
         pairs = [row for row in found.rows[query] if row >= 0 and one.searched[row] and not one.excluded[query, row]]
+        if one.groups is not None:  # of each place the first, as the protocol has it
+            best: dict[int, int] = {}
+            for row in pairs:
+                best.setdefault(int(one.groups[row]), row)
+            pairs = list(best.values())
         for place, row in enumerate(pairs[:shown]):
             similarity = float(label.matrix[query, row])
             colour = RIGHT if one.positives[query, row] else PARTLY if similarity > TIE else WRONG
