@@ -1,0 +1,211 @@
+"""covis localise, covis convert predictions and covis check --as submission: from files to files, and what is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from covis.cli import app
+from covis.datasets import write
+from covis.descriptors import Descriptors
+from covis.errors import CovisError
+from covis.localisation import Poses, PoseScores
+from covis.rankings import Rankings
+from covis.submissions import read_submission
+
+
+@pytest.fixture(autouse=True, scope="module")
+def built_once():
+    """The application is built anew at every call otherwise, which takes longer than most commands."""
+    built = get_command(app)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", lambda _: built)
+        yield
+
+
+def covis(*arguments, code=0):
+    quick = ("--samples", 20) if arguments[0] == "localise" else ()
+    result = CliRunner().invoke(app, [*map(str, (*arguments, *quick))])
+    if code == 0 and result.exception:
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*arguments):
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert isinstance(result.exception, CovisError), result.output
+    return str(result.exception)
+
+
+def nearest(scene, k=5):
+    away = np.linalg.norm(scene.queries.pose[:, None, :3, 3] - scene.database.pose[None, :, :3, 3], axis=2)
+    rows = np.argsort(away, axis=1, kind="stable")[:, :k]
+    return Rankings(rows, np.take_along_axis(away, rows, axis=1) / away.max(), scene.queries.names, scene.database.names)
+
+
+@pytest.fixture(scope="module")
+def place(town, tmp_path_factory):
+    """The two towns as tables, with rankings by true distance and descriptors that are positions."""
+    folder = tmp_path_factory.mktemp("localise")
+    write("table", town, folder / "data", files="link")
+    (folder / "rankings").mkdir()
+    for scene in town:
+        nearest(scene).save(folder / "rankings" / f"{scene.name}.npz")
+        middle = scene.database.pose[:, :3, 3].mean(axis=0)
+        for side in ("queries", "database"):
+            images = getattr(scene, side)
+            vectors = (images.pose[:, :3, 3] - middle).astype(np.float32)
+            Descriptors(vectors, images.names, "positions").save(folder / "described" / scene.name / side)
+            Descriptors(vectors, images.names, "positions").save(folder / scene.name / scene.name / side)
+    return folder
+
+
+def test_one_scene(place, town, tmp_path):
+    data, out = place / "data" / "miami", tmp_path / "poses.npz"
+    options = ("--rankings", place / "rankings" / "miami.npz", "--out", out, "--submission", "cmu", "--scores", tmp_path / "s.json")
+    result = covis("localise", data, *options)
+    assert result.stdout.splitlines() == [str(out), str(tmp_path / "poses.txt"), str(tmp_path / "s.json")]
+    assert "16 queries, 0 without a pose" in result.stderr
+    assert "poses\n  asked      every query; one without a pose is a failure" in result.stderr
+    assert "dusk" in result.stderr
+    found = Poses.load(out)
+    np.testing.assert_array_equal(found.pose, town[0].database.pose[nearest(town[0]).rows[:, 0]])
+    submitted = read_submission(tmp_path / "poses.txt")
+    assert submitted.names == tuple(name.partition("/")[2] for name in found.names)
+    np.testing.assert_allclose(submitted.pose, found.pose, atol=1e-6)
+    scores = PoseScores.load(tmp_path / "s.json")
+    away = np.linalg.norm(town[0].queries.pose[:, None, :3, 3] - town[0].database.pose[None, :, :3, 3], axis=2)
+    assert scores.groups[0].metres == pytest.approx(np.median(away.min(axis=1)))
+    assert "is already there" in refused("localise", data, *options)
+    assert covis("localise", data, *options, "--overwrite").exit_code == 0
+    assert "no problem found" in covis("check", tmp_path / "poses.txt", "--as", "submission", "--data", data).stdout
+
+
+def test_the_submission_scores_as_the_poses(place, tmp_path):
+    data = place / "data" / "miami"
+    first = covis(
+        "localise", data, "--rankings", place / "rankings" / "miami.npz", "--out", tmp_path / "a.npz", "--submission", "cmu", "--json"
+    )
+    for given in ("a.npz", "a.txt"):
+        again = covis("localise", data, "--poses", tmp_path / given, "--out", tmp_path / f"b-{given}.npz", "--json")
+        mine, theirs = (json.loads(one.stdout)["measured"]["groups"] for one in (first, again))
+        for group, other in zip(mine, theirs, strict=True):
+            assert group["rates"] == other["rates"]
+            assert group["median_metres"] == pytest.approx(other["median_metres"], abs=1e-6)
+
+
+def test_descriptors_are_searched(place, town, tmp_path):
+    """Descriptors that are positions find the nearest cameras; bdi of them gives the query's own position back."""
+    data = place / "data" / "athens"
+    covis("localise", data, "--descriptors", place / "athens", "--out", tmp_path / "near.npz")
+    np.testing.assert_array_equal(Poses.load(tmp_path / "near.npz").rows[:, 0], nearest(town[1]).rows[:, 0])
+    said = covis("localise", data, "--descriptors", place / "athens", "--method", "bdi", "--k", 5, "--out", tmp_path / "bdi.npz", "--json")
+    group = json.loads(said.stdout)["measured"]["groups"][0]
+    assert group["median_metres"] < json.loads(
+        covis("localise", data, "--poses", tmp_path / "near.npz", "--out", tmp_path / "c.npz", "--json").stdout
+    )["measured"]["groups"][0]["median_metres"]  # fmt: skip
+    both = ("--rankings", place / "rankings" / "athens.npz", "--descriptors", place / "athens", "--method", "bdi", "--k", 5)
+    covis("localise", data, *both, "--out", tmp_path / "both.npz")
+    np.testing.assert_allclose(Poses.load(tmp_path / "both.npz").pose, Poses.load(tmp_path / "bdi.npz").pose, atol=1e-6)
+
+
+def test_queries_without_poses_are_submitted(place, town, tmp_path):
+    """No truth, no positions: poses and a submission, and no scores."""
+    scene = town[0]
+    bare = dataclasses.replace(scene.queries, xy=None, heading=None, fov=None, reach=None, pose=None, flags={}, depth=None, frame=None)
+    write(
+        "table",
+        [dataclasses.replace(scene, queries=bare, database=dataclasses.replace(scene.database, xy=None))],
+        tmp_path / "data",
+        files="link",
+    )
+    options = ("--descriptors", place / "miami", "--out", tmp_path / "p.npz", "--submission", "cmu")
+    result = covis("localise", tmp_path / "data" / "miami", *options)
+    assert "no truth in miami" in result.stderr
+    assert len(read_submission(tmp_path / "p.txt")) == 16
+    said = refused("localise", tmp_path / "data" / "miami", *options, "--scores", tmp_path / "s.json", "--overwrite")
+    assert "--scores must have the poses of the queries" in said
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(place, tmp_path):
+    data = place / "data" / "miami"
+    ranked = ("--rankings", place / "rankings" / "miami.npz")
+    for options, said in (
+        ((), "Exactly one of --rankings"),
+        ((*ranked, "--poses", tmp_path / "x.npz"), "or the first two together; got rankings, poses"),
+        ((*ranked, "--method", "evb"), "Did you mean 'ewb'"),
+        ((*ranked, "--protocol", "robot"), "Did you mean 'robotcar-v2'"),
+        ((*ranked, "--submission", "robotcar"), "must be of the rear camera"),
+        ((*ranked, "--scores", tmp_path / "p.npz"), "must be different files"),
+        ((*ranked, "--method", "ewb"), "must be 20 deep for k 20; they are 5"),
+        (("--rankings", place / "none.npz"), "none.npz"),
+    ):
+        assert said in refused("localise", data, *options, "--out", tmp_path / "p.npz")
+    assert "poses of one scene go to an .npz" in refused("localise", data, *ranked, "--out", tmp_path / "p").replace("Poses", "poses")
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_scenes_go_to_a_folder(covis_data_free_scenes, tmp_path):
+    data, rankings = covis_data_free_scenes
+    covis("localise", data, "--rankings", rankings, "--out", tmp_path / "poses")
+    assert sorted(path.name for path in (tmp_path / "poses").iterdir()) == ["one.npz", "two.npz"]
+    assert "several scenes go to a folder" in refused("localise", data, "--rankings", rankings, "--out", tmp_path / "poses.npz")
+    said = refused("localise", data, "--rankings", rankings / "one.npz", "--out", tmp_path / "other")
+    assert "A file must rank one scene" in said
+    covis("localise", data, "--poses", tmp_path / "poses", "--out", tmp_path / "again")
+
+
+@pytest.fixture
+def covis_data_free_scenes(room, tmp_path):
+    """Two rooms in one folder, and rankings that name for each test frame the train frame of the same number."""
+    from covis.datasets import read
+
+    rooms = tmp_path / "rooms"
+    rooms.mkdir()
+    for name in ("one", "two"):
+        room(name).rename(rooms / name)
+    folder = tmp_path / "ranked"
+    folder.mkdir()
+    for scene in read("7scenes", rooms):
+        rows = np.arange(len(scene.queries))[:, None]
+        Rankings(rows, np.zeros(rows.shape), scene.queries.names, scene.database.names).save(folder / f"{scene.name}.npz")
+    return rooms, folder
+
+
+def test_predictions_locate_too(place, town, tmp_path):
+    nearest(town[0]).save(tmp_path / "found.txt")
+    covis("localise", place / "data" / "miami", "--rankings", tmp_path / "found.txt", "--out", tmp_path / "p.npz")
+    np.testing.assert_array_equal(Poses.load(tmp_path / "p.npz").rows[:, 0], nearest(town[0]).rows[:, 0])
+
+
+def test_a_zip_from_rankings(place, tmp_path):
+    found = covis("convert", "predictions", place / "rankings" / "miami.npz", "--out", tmp_path / "found.zip")
+    assert found.stdout.strip() == str(tmp_path / "found.zip")
+    with zipfile.ZipFile(tmp_path / "found.zip") as archive:
+        assert archive.namelist() == ["found.csv"]
+    data = place / "data" / "miami"
+    checked = covis("check", tmp_path / "found.zip", "--as", "submission", "--data", data, "--json")
+    assert json.loads(checked.stdout)["problems"] == []
+    said = refused("convert", "predictions", place / "rankings", "--out", tmp_path / "both.zip")
+    assert "'ride01-00000' is that of two" in said
+    assert "must hold rankings" in refused("convert", "predictions", place / "data", "--out", tmp_path / "no.zip")
+
+
+def test_check_exits_with_1_and_lists_all(place, tmp_path):
+    (tmp_path / "f.txt").write_text("a.jpg 1 0 0 0 4 5\nb.jpg 2 0 0 0 4 5 6\n")
+    result = covis("check", tmp_path / "f.txt", "--as", "submission", code=1)
+    assert "line 1: a line must have eight columns" in result.stdout
+    assert "line 2: the quaternion" in result.stdout
+    listed = json.loads(covis("check", tmp_path / "f.txt", "--as", "submission", "--json", "--kind", "robotcar", code=1).stdout)
+    assert [problem["line"] for problem in listed["problems"]] == [1, 1, 2, 2]
+    against = covis("check", tmp_path / "f.txt", "--as", "submission", "--data", place / "data" / "miami", code=1).stdout
+    assert "missing: 16 (queries of the data without a line" in against
+    assert "unknown: 2" in against
+    assert "--as submission" in refused("check", place / "data" / "miami", "--kind", "cmu")
