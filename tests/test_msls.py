@@ -1,5 +1,6 @@
 """The MSLS layout: trees written by hand as the benchmark documents them, every fault, and the inverse."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covis.coordinates import to_degrees, to_metres
+from covis.datasets.catalogue import DATASETS, Size
 from covis.datasets.msls import CITIES, draft_msls, read_msls, utm_frame, write_msls
 from covis.errors import (
     CovisError,
@@ -26,7 +28,9 @@ from covis.errors import (
     OutputExistsError,
     UnknownNameError,
 )
+from covis.evaluation import evaluate
 from covis.images import Images, Scene
+from covis.rankings import Rankings
 from covis.sequences import windows
 
 POSTPROCESSED = ["", "key", "easting", "northing", "unique_cluster", "control_panel", "night", "view_direction"]
@@ -150,16 +154,21 @@ def test_any_table_but_the_last_may_be_absent(tmp_path, absent):
     whole = only(tmp_path)
     for side in ("query", "database"):
         (folder / side / absent).unlink()
-    part = only(tmp_path)
+    said = pytest.warns(CovisWarning, match="computed from lon and lat") if absent == "postprocessed.csv" else contextlib.nullcontext()
+    with said:
+        part = only(tmp_path)
+    if absent == "postprocessed.csv":  # lon and lat say where, to the last digit but few
+        np.testing.assert_allclose(part.queries.xy, whole.queries.xy, atol=1e-6)
+        assert part.queries.crs == whole.queries.crs
     gone = {
-        "postprocessed.csv": {"xy", "place", "night", "control_panel", "forward", "backward", "sideways"},
+        "postprocessed.csv": {"place", "night", "control_panel", "forward", "backward", "sideways"},
         "raw.csv": {"heading", "time", "panorama"},
         "seq_info.csv": {"sequence", "frame"},
         "subtask_index.csv": set(SUBTASK[2:]),
     }[absent]
     mine, theirs = ({**scene.queries._columns(), **scene.queries.flags} for scene in (whole, part))
     assert mine.keys() - theirs.keys() == gone
-    assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
+    assert all(np.array_equal(mine[name], theirs[name]) for name in theirs if (name, absent) != ("xy", "postprocessed.csv"))
     for file in set(FILES) - {absent}:
         (folder / "query" / file).unlink()
     with pytest.raises(MissingFileError, match=r"query must hold one at least of seq_info\.csv.*found none"):
@@ -734,6 +743,83 @@ def test_a_city_never_replaces_its_own_images(tmp_path, files):
     assert found.queries.path(0).read_bytes() == b"q.jpg"
 
 
+# The ground truth of the test cities, and the benchmark's sizes.
+
+
+def write_test_city(root, files):
+    """Athens: q0 and q1 have one database image within 25 m each, q2 none, and q3 is near one but outside the subset."""
+    queries, database = [(0.0, 0.0), (500.0, 524.0), (0.0, 540.0), (0.0, 5.0)], [(10.0, 0.0), (500.0, 500.0)]
+    for side, salt, places in (("query", "q-", queries), ("database", "d_", database)):
+        rows = rows_of([key(n, salt) for n in range(len(places))])
+        for n, (row, (east, north)) in enumerate(zip(rows, places, strict=True)):
+            xy = np.array([[740000.0 + east, 4200000.0 + north]])
+            ((lat, lon),) = to_degrees(xy, crs="EPSG:32634").tolist()
+            row |= {"easting": repr(float(xy[0, 0])), "northing": repr(float(xy[0, 1])), "lat": repr(lat), "lon": repr(lon)}
+            row |= {"all": str(side == "database" or n < 3), "pano": "False"}
+        write_side(root, "athens", side, rows, files, "test")
+
+
+@pytest.mark.parametrize("truth", ["postprocessed.csv", "raw.csv"])
+def test_the_test_cities_are_scored_where_their_truth_is(tmp_path, truth):
+    """Worked by hand. q0 finds its image second, q1 first: recall@1 1/2, recall@5 1, mAP@5 (1/2 + 1) / 2."""
+    write_test_city(tmp_path, ("seq_info.csv", "subtask_index.csv", truth))
+    said = pytest.warns(CovisWarning, match="from lon and lat") if truth == "raw.csv" else contextlib.nullcontext()
+    with said:
+        (scene,) = read_msls(tmp_path, cities="athens", missing="ignore")
+    order = [[1, 0], [1, 0], [0, 1], [0, 1]]
+    found = Rankings(order, [[0.1, 0.2]] * 4, scene.queries.names, scene.database.names)
+    scores = evaluate(found, scene, protocol="msls-test/official", samples=10)
+    assert np.isnan(scores.per_query["recall@1"]).tolist() == [False, False, True]
+    assert [scores.metrics[name].value for name in ("recall@1", "recall@5", "mAP@5")] == [0.5, 1.0, 0.75]
+
+
+def test_a_test_city_without_truth_says_what_lacks(tmp_path):
+    write_test_city(tmp_path, ("seq_info.csv", "subtask_index.csv"))
+    (scene,) = read_msls(tmp_path, cities="athens", missing="ignore")
+    found = Rankings([[1, 0]] * 4, [[0.1, 0.2]] * 4, scene.queries.names, scene.database.names)
+    with pytest.raises(InvalidInputError, match=r"must have xy for this"):
+        evaluate(found, scene, protocol="msls-test/official", samples=10)
+
+
+def test_test_cities_never_become_validation(tmp_path):
+    write_test_city(tmp_path, FILES)
+    build(tmp_path, "cph"), build(tmp_path, "sf")
+    assert [scene.name for scene in read_msls(tmp_path, split="val", missing="ignore")] == ["cph", "sf"]
+    assert [scene.name for scene in read_msls(tmp_path, cities="athens", missing="ignore")] == ["athens"]
+
+
+def test_sizes_are_held_against_the_benchmarks(tmp_path, monkeypatch):
+    """A benchmark of two small cities: what differs from it is said; what is far smaller is another set."""
+    for city in ("cph", "sf"):
+        build(tmp_path, city)
+    counted = {city: read_msls(tmp_path, split="val", cities=city, missing="ignore")[0] for city in ("cph", "sf")}
+    asked = {c: int((s.queries.flags["all"] & ~s.queries.flags["panorama"]).sum()) for c, s in counted.items()}
+    searched = {c: int((~s.database.flags["panorama"]).sum()) for c, s in counted.items()}
+    sizes = [Size("val", 4, 6, part="cph", sure=False), Size("val", 4, 6, part="sf", sure=False)]
+    sizes += [Size("val", asked[city], searched[city], part=f"{city}, as asked") for city in ("cph", "sf")]
+    monkeypatch.setitem(DATASETS, "msls", replace(DATASETS["msls"], sizes=tuple(sizes)))
+    whole = {"split": "val", "missing": "ignore"}
+    read_msls(tmp_path, **whole, sizes="stop")
+    monkeypatch.setitem(DATASETS, "msls", replace(DATASETS["msls"], sizes=(*sizes[:3], replace(sizes[3], queries=99))))
+    with pytest.raises(InvalidInputError, match=rf"\(sf, as asked\) must have 99 queries and {searched['sf']} database"):
+        read_msls(tmp_path, **whole, sizes="stop")
+    with pytest.warns(CovisWarning, match="must have 99 queries"):
+        read_msls(tmp_path, **whole)
+    read_msls(tmp_path, **whole, sizes="ignore")
+    read_msls(tmp_path, split="val", cities="sf", missing="ignore")  # a part is no benchmark
+    monkeypatch.setitem(DATASETS, "msls", replace(DATASETS["msls"], sizes=(replace(sizes[0], queries=5), *sizes[1:])))
+    with pytest.warns(CovisWarning, match=r"\(cph\) must have 5 queries and 6 database images; found 4 queries"):
+        read_msls(tmp_path, **whole, sizes="stop")  # not counted in a primary source: only warned of
+    with pytest.raises(InvalidInputError, match=r"sizes must be one of stop, warn, ignore; got 'no'"):
+        read_msls(tmp_path, **whole, sizes="no")
+    for city in CITIES["test"]:
+        build(tmp_path, city, top="test")
+    read_msls(tmp_path, missing="ignore")  # 36 of 36,565 images: not a damaged copy
+    monkeypatch.setitem(DATASETS, "msls", replace(DATASETS["msls"], sizes=(Size("test", 1, 40, sure=False),)))
+    with pytest.warns(CovisWarning, match="must have 1 queries and 40 database images; found .* and 36 database"):
+        read_msls(tmp_path, missing="ignore")
+
+
 # The benchmark's own lists.
 
 
@@ -758,9 +844,13 @@ def test_the_validation_lists_of_the_benchmark(covis_data, tmp_path):
             out.mkdir(parents=True)
             write_table(out / "raw.csv", RAW, rows)
             write_table(out / "subtask_index.csv", SUBTASK, rows)
-    scenes = read_msls(tmp_path, split="val", missing="ignore")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        scenes = read_msls(tmp_path, split="val", missing="ignore", sizes="stop")
+    # The lists have only the queries that are asked: of the tables' rows there must be more, of those asked there are as many as known.
+    assert [re.search(r"msls \((.*?)\) must have ([\d,]+)", str(one.message))[2] for one in said] == ["6,595", "4,525"]
     assert [(scene.name, len(scene.database)) for scene in scenes] == [("cph", 12601), ("sf", 6315)]
-    plain = read_msls(tmp_path, split="val", missing="ignore", panoramas="drop")
+    plain = read_msls(tmp_path, split="val", missing="ignore", panoramas="drop", sizes="ignore")
     assert [len(scene.database) for scene in plain] == [12556, 6315]
     for scene in plain:
         assert list(scene.database.names) == listed(folder, f"{scene.name}_imageNames_index")

@@ -5,7 +5,7 @@
                                       subtask_index.csv     key,all,s2w,w2s,o2n,n2o,d2n,n2d
                                       raw.csv               key,lon,lat,ca,captured_at,pano
                                       postprocessed.csv     key,easting,northing,unique_cluster,control_panel,night,view_direction
-    test/<city>/{query,database}/     the same; the benchmark gives no raw.csv and no postprocessed.csv
+    test/<city>/{query,database}/     the same; the benchmark came without raw.csv and postprocessed.csv, which are read where they are
 
 The six test cities lie in `test`, all others in `train_val`. Every table begins with an unnamed column, the row's number,
 which is not read. Columns are found by name; the tables of a folder have the same keys in the same rows.
@@ -14,13 +14,15 @@ which is not read. Columns are found by name; the tables of a folder have the sa
 |---|---|
 | key | the image's name, `train_val/<city>/query/images/<key>.jpg` |
 | easting, northing | `xy`; `crs` is the UTM zone in which lon and lat agree with them |
+| lon, lat | `xy` in the UTM zone where most of them lie, where no table of the city has easting and northing |
 | ca | `heading`; 360 is 0, empty or NaN is unknown |
 | captured_at | `time`, midnight UTC |
 | sequence_key, frame_number, unique_cluster | `sequence`, `frame`, `place` |
 | pano, night, control_panel, all … n2d | flags: `panorama`, `night`, `control_panel`, `all` … `n2d` |
 | view_direction | flags: `forward`, `backward`, `sideways`; empty is none of them |
 
-A column without one value is absent, and so are those of a table that is not there: a test city has no positions.
+A column without one value is absent, and so are those of a table that is not there. A test city has positions where its ground
+truth, public since 2026, was put into its folders; it is read as split "test" alone, never among the validation cities.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from covis.datasets.catalogue import DATASETS, Sizes, check_sizes
 from covis.datasets.drafts import Draft, Invalid, Missing, SceneDraft
 from covis.datasets.msls_tables import AGREE, CITIES, SIDES, SUBTASKS, TABLES, Table, aligned, city_folder, read_table, utm_frame
 from covis.datasets.msls_writer import write_msls
@@ -54,6 +57,7 @@ def read_msls(
     invalid: Invalid = "stop",
     cities: str | Sequence[str] | None = None,
     panoramas: Panoramas = "keep",
+    sizes: Sizes = "warn",
 ) -> list[Scene]:
     """Read MSLS: one scene for each city, its queries against its database.
 
@@ -62,12 +66,14 @@ def read_msls(
 
     Args:
         root: the folder that holds `train_val` and `test`; images' names are relative to it.
-        split: "train" (22 cities), "val" (cph, sf) or "test" (the six cities without published positions).
+        split: "train" (22 cities), "val" (cph, sf) or "test" (the other six, whose positions the benchmark withheld until 2026).
         missing: images without a file: "stop", "skip" them and say so, or "ignore" (nothing is looked up: metadata alone).
         invalid: rows whose values cannot be used: "stop", or "skip" them and say so.
         cities: a list, or names joined by commas; default the split's cities that are there, in the benchmark's order. "val"
             takes training cities too (zurich is the benchmark's sample).
         panoramas: "keep" them as rows with the flag `panorama` (the benchmark's windows of frames need them), or "drop" them.
+        sizes: where all cities of val or test are read and are not far smaller than the benchmark's, their rows are held against its
+            sizes: "warn", "stop" (only for sizes that were counted in a primary source) or "ignore".
 
     Returns:
         The cities' scenes, in the order asked for.
@@ -80,24 +86,31 @@ def read_msls(
         UnknownNameError: MSLS has no such city.
         InvalidInputError: an option is none of the above, or a policy is "stop" and there is something to stop for.
     """
-    drafts = draft_msls(root, split=split, cities=cities, panoramas=panoramas)
+    drafts = draft_msls(root, split=split, cities=cities, panoramas=panoramas, sizes=sizes)
     return [draft.scene(missing=missing, invalid=invalid) for draft in drafts]
 
 
 def draft_msls(
-    root: str | Path, *, split: str = "test", cities: str | Sequence[str] | None = None, panoramas: Panoramas = "keep"
+    root: str | Path,
+    *,
+    split: str = "test",
+    cities: str | Sequence[str] | None = None,
+    panoramas: Panoramas = "keep",
+    sizes: Sizes = "warn",
 ) -> list[SceneDraft]:
     """What the tables say, before anyone has vouched for it; arguments and errors as those of `read_msls`."""
     if panoramas not in ("keep", "drop"):
         raise InvalidInputError(f"panoramas must be 'keep' or 'drop'; got {panoramas!r}.")
     root = Path(root).absolute()
-    drafts = []
+    whole = []
     for city in _chosen(root, split, cities):
         sides = [_read_side(root, city, side) for side in SIDES]
         _set_frame(sides)
-        database, queries = (_without_panoramas(side.draft) if panoramas == "drop" else side.draft for side in sides)
-        drafts.append(SceneDraft(city, split, database, queries))
-    return drafts
+        whole.append(SceneDraft(city, split, *(side.draft for side in sides)))
+    _check_sizes(whole, split, root, policy=sizes)
+    if panoramas == "keep":
+        return whole
+    return [SceneDraft(one.name, split, *(_without_panoramas(side) for side in one.sides)) for one in whole]
 
 
 @dataclass(frozen=True)
@@ -197,6 +210,7 @@ def _set_frame(sides: Sequence[_Side]) -> None:
     """Give both sides the UTM zone in which their lon and lat agree with their easting and northing."""
     placed = [side for side in sides if "xy" in side.draft.columns]
     if not placed:
+        _place_by_degrees(sides)
         return
     crs, off = utm_frame(np.concatenate([side.draft.columns["xy"] for side in placed]), np.concatenate([side.degrees for side in placed]))
     for side in sides:
@@ -212,6 +226,55 @@ def _set_frame(sides: Sequence[_Side]) -> None:
             CovisWarning,
             stacklevel=4,
         )
+
+
+def _place_by_degrees(sides: Sequence[_Side]) -> None:
+    """Where no side has easting and northing: positions from longitude and latitude, if there are any."""
+    for side in sides:
+        if np.isfinite(side.degrees).any():
+            side.draft.degrees = side.degrees
+            warnings.warn(
+                f"{side.draft.source} has no easting and northing; positions are computed from lon and lat, so that a pair near a "
+                "protocol's radius may differ from the benchmark's.",
+                CovisWarning,
+                stacklevel=4,
+            )
+
+
+_FAR_SMALLER = 0.1
+"""Share of the benchmark's database below which a set is another one in its layout (a synthetic town, a sample), not a damaged copy."""
+
+
+def _check_sizes(drafts: Sequence[SceneDraft], split: str, root: Path, *, policy: Sizes) -> None:
+    """Hold whole validation and test sets against the benchmark's sizes: all rows, and those that its protocols ask and search."""
+    if policy not in ("stop", "warn", "ignore"):
+        raise InvalidInputError(f"The policy sizes must be one of stop, warn, ignore; got {policy!r}.")
+    if split == "train" or {draft.name for draft in drafts} != set(CITIES[split]):
+        return
+    sides = {draft.name: draft.sides for draft in drafts}
+    found = {name: (len(queries.names), len(database.names)) for name, (database, queries) in sides.items()}
+    if split == "test":
+        asked = [_count(queries, "all") for _, queries in sides.values()]
+        found = {"": (sum(asked), sum(count for _, count in found.values()))}
+    expected = sum(size.database or 0 for size in DATASETS["msls"].sizes if size.split == split and size.part in found)
+    if sum(count for _, count in found.values()) < _FAR_SMALLER * expected:
+        return
+    for name, (queries, database) in found.items():
+        check_sizes("msls", split=split, part=name, queries=queries, database=database, policy=policy, where=root)
+    for name, (there, here) in sides.items():
+        if split == "val" and "all" in here.flags and all("panorama" in side.flags for side in (there, here)):
+            counts = {"queries": _count(here, "all", "-panorama"), "database": _count(there, "-panorama")}
+            check_sizes("msls", split=split, part=f"{name}, as asked", policy=policy, where=root, **counts)
+
+
+def _count(side: Draft, *flags: str) -> int:
+    """How many images have all these flags ("-x": not x); a flag that the tables lack holds of all."""
+    chosen = np.ones(len(side.names), dtype=bool)
+    for flag in flags:
+        name = flag.removeprefix("-")
+        if name in side.flags:
+            chosen &= np.asarray(side.flags[name]) != flag.startswith("-")
+    return int(np.count_nonzero(chosen))
 
 
 def _without_panoramas(draft: Draft) -> Draft:
