@@ -24,10 +24,12 @@ from torchvision import transforms
 from typer.testing import CliRunner
 
 from covis import cli
-from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
+from covis.errors import DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError
 from covis.models import checkpoints
 from covis.models.backbones import BACKBONES, Backbone
-from covis.models.gcl_checkpoints import convert_gcl_checkpoint
+from covis.models.gcl_checkpoints import convert_gcl_checkpoint, write_gcl_checkpoint
+from covis.models.place import PlaceModel
+from covis.settings import ModelSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -301,3 +303,55 @@ def test_the_command_writes_the_model(resnet: nn.Module, tmp_path: Path) -> None
     settings = checkpoints.load(tmp_path / "model").settings
     assert (settings.height, settings.width, settings.resize, settings.normalize) == (64, 64, "pil-crop", False)
     assert CliRunner().invoke(cli.app, arguments).exit_code == 1  # nothing is overwritten unasked
+
+
+@pytest.mark.parametrize("name", _marked(list(IN_REFERENCE)))
+@torch.inference_mode()
+def test_what_is_written_is_loaded_by_a_network_as_the_reference_builds_it(name: str, tmp_path: Path) -> None:
+    """Strictly, every entry; and it describes as the model does."""
+    aggregator = {"vgg16": "average", "densenet121": "max"}.get(name, "gem")
+    model = PlaceModel(ModelSettings(backbone=name, aggregator=aggregator, height=64, width=96, pretrained=False), seed=3).eval()
+    path = write_gcl_checkpoint(model, tmp_path / "net.pth")
+    network = Oracle(_trunk(name), aggregator)
+    network.load_state_dict(torch.load(path, weights_only=True)["model_state_dict"])
+    pixels = _pixels()
+    torch.testing.assert_close(network.eval()(_normalised(pixels)), model(pixels), rtol=0, atol=1e-5)
+    back = convert_gcl_checkpoint(path, backbone=name, aggregator=aggregator, height=64, width=96)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[key], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", _marked(list(IN_REFERENCE)))
+def test_the_references_own_code_loads_what_is_written(name: str, tmp_path: Path, reference: Callable[..., nn.Module]) -> None:
+    model = PlaceModel(ModelSettings(backbone=name, aggregator="gem", height=64, width=96, pretrained=False), seed=3)
+    path = write_gcl_checkpoint(model, tmp_path / "net.pth")
+    with torch.device("meta"):
+        theirs = reference(IN_REFERENCE[name], "GeM", norm="L2", mode="single")
+    state = torch.load(path, weights_only=True)["model_state_dict"]
+    assert {key: value.shape for key, value in theirs.state_dict().items()} == {key: value.shape for key, value in state.items()}
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"backbone": "mobilenetv2"}, r"one of its backbones \(res, vgg, densenet…\).*is mobilenetv2 with gem"),
+    ({"backbone": "mobilenetv3_small_050"}, "is mobilenetv3_small_050"),
+    ({"backbone": "resnet18", "aggregator": "netvlad"}, "resnet18 with netvlad"),
+    ({"backbone": "resnet18", "mean": (0.5, 0.5, 0.5)}, r"the model's are \(0\.5, 0\.5, 0\.5\)"),
+])  # fmt: skip
+def test_models_that_the_reference_does_not_have_are_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"aggregator": "gem", "height": 64, "width": 64, "pretrained": False} | options
+    with pytest.raises(InvalidInputError, match=said):
+        write_gcl_checkpoint(PlaceModel(ModelSettings(**given), seed=0), tmp_path / "net.pth")
+    assert not (tmp_path / "net.pth").exists()
+
+
+def test_the_command_writes_a_checkpoint_and_says_how_to_load_it(resnet: nn.Module, tmp_path: Path) -> None:
+    torch.save(_state(resnet), tmp_path / "gcl.pth")
+    checkpoints.save(_converted(tmp_path / "gcl.pth"), tmp_path / "model")
+    arguments = ["convert", "to-gcl-checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "again.pth")]
+    done = CliRunner().invoke(cli.app, arguments)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.split() == [str(tmp_path / "again.pth")]
+    assert "--backbone resnet18 --pool GeM --f_length 512 --image_size " in done.stderr
+    stored = torch.load(tmp_path / "again.pth", weights_only=True)["model_state_dict"]
+    assert {name: tuple(value.shape) for name, value in stored.items()} == {name: tuple(v.shape) for name, v in _state(resnet).items()}
+    assert isinstance(CliRunner().invoke(cli.app, arguments).exception, OutputExistsError)

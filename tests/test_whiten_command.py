@@ -79,6 +79,14 @@ def test_its_options_are_those_of_the_function(folders: Path) -> None:
     assert Whitening.load(folders / "out" / "whitening.npz").digest == expected.digest
 
 
+def test_a_fit_in_half_precision_is_an_option_of_its_own(folders: Path) -> None:
+    described(0, count=200).save(folders / "asked" / "a" / "database", overwrite=True)
+    for option, emulate in (("--emulate-float16", True), ("--emulate-float16-fit", "fit")):
+        whiten(folders, "--overwrite", option)
+        expected = fit_whitening([described(0, count=200), described(2)], emulate_float16=emulate)  # type: ignore[arg-type] # one of the two
+        assert Whitening.load(folders / "out" / "whitening.npz").digest == expected.digest
+
+
 @pytest.mark.parametrize("shrinkage", ["2", "much", "[1]"])
 def test_a_bad_shrinkage_is_one_sentence(folders: Path, shrinkage: str) -> None:
     result = CliRunner().invoke(app, ["whiten", str(folders / "asked"), "--out", str(folders / "out"), "--shrinkage", shrinkage])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from covis.descriptors import Descriptors
 from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError
 from covis.files import load_arrays, save_arrays
-from covis.whitening import Whitening, fit_whitening
+from covis.whitening import Whitening, _half_products, fit_whitening
 
 
 def described(vectors, model="m", **history):
@@ -259,3 +259,72 @@ def test_bits_are_the_signs_and_their_distance_counts_those_that_differ(tmp_path
     bits.save(tmp_path / "w.npz")
     np.testing.assert_array_equal(Whitening.load(tmp_path / "w.npz")(d).vectors, found.vectors)
     assert bits.at(3)(d).dim == 3
+
+
+def halved(fit, apply, dim):
+    """GCL's apply_pca for all but MSLS, by the promotions of the numpy 1 that it asks for; general `eig` in single precision."""
+    samples = np.asarray(fit, dtype=np.float64).astype(np.float16).T
+    mean = samples.mean(axis=1, keepdims=True)
+    centred = samples - mean
+    covariance = np.dot(centred, centred.T)
+    covariance = covariance + covariance.T
+    assert covariance.dtype == np.float16
+    with pytest.raises(TypeError):  # where numpy 2 leaves it
+        np.linalg.eig(covariance / (2 * samples.shape[1]))
+    wide = np.float32 if 2 * samples.shape[1] <= 65_535 else np.float64
+    values, vectors = np.linalg.eig(covariance.astype(wide) / wide(2 * samples.shape[1]))
+    order = values.argsort()[::-1]
+    values, vectors = values[order], vectors[:, order]
+    projection = np.dot(np.linalg.inv(np.sqrt(np.diag(values))), vectors.T)
+    asked = np.asarray(apply, dtype=np.float64).astype(np.float16).T
+    whitened = np.dot(projection[:dim], asked - mean)
+    return (whitened / (np.linalg.norm(whitened, axis=0, keepdims=True) + 1e-6)).T
+
+
+def unit(n, dim, seed):
+    vectors = np.random.default_rng(seed).normal(size=(n, dim)) * np.linspace(1, 0.3, dim) + 0.5
+    return described(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("dim", [24, 9])
+def test_a_fit_in_half_precision_is_the_references(dim):
+    d, asked = unit(400, 24, 0), unit(60, 24, 1)
+    found, expected = fit_whitening(d, dim=dim, emulate_float16="fit")(asked).vectors, halved(d.vectors, asked.vectors, dim)
+    one, other = found @ found.T, expected @ expected.T  # up to signs
+    np.testing.assert_allclose(one, other, atol=2e-5)
+    for emulate in (False, True):
+        plain = fit_whitening(d, dim=dim, emulate_float16=emulate)(asked).vectors
+        assert np.abs(plain @ plain.T - other).max() > 3e-4
+
+
+def test_msls_is_fitted_in_double_and_applied_in_half():
+    d, asked = unit(400, 24, 0), unit(60, 24, 1)
+    found = fit_whitening(d, dim=9, emulate_float16=True)(asked).vectors
+    expected = oracles.apply_pca(d.vectors, asked.vectors.astype(np.float64).astype(np.float16), 9)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-6)
+
+
+def test_sums_in_half_precision_are_numpys_to_the_bit(monkeypatch):
+    monkeypatch.setattr("covis.whitening.TILE", 5)
+    given = np.random.default_rng(0).normal(size=(700, 13)).astype(np.float16)
+    np.testing.assert_array_equal(_half_products(given), np.dot(given.T, given))
+    single = (given.astype(np.float32).T.astype(np.float64) @ given).astype(np.float16)
+    assert (single != _half_products(given)).any()  # another order of summing gives other bits
+
+
+def test_a_fit_in_half_precision_is_kept_and_says_when_it_cannot_be(tmp_path):
+    d = unit(200, 6, 3)
+    fitted = fit_whitening(d, emulate_float16="fit")
+    assert fitted.history["emulate_float16"] == "fit"
+    assert np.array_equal(fitted.mean, fitted.mean.astype(np.float16))
+    again = Whitening.load(fitted.save(tmp_path / "w.npz"))
+    np.testing.assert_array_equal(again(d).vectors, fitted(d).vectors)
+    assert len({fit_whitening(d, emulate_float16=one).digest for one in (False, True, "fit")}) == 3
+    for other, said in (
+        (unit(127, 6, 3), r"needs 128 descriptors or more.*got 127"),
+        (described(d.vectors * 1000), r"must stay below float16's 65,504"),
+    ):
+        with pytest.raises(InvalidInputError, match=said):
+            fit_whitening(other, emulate_float16="fit")
+    with pytest.raises(InvalidInputError, match=r"True, False or 'fit'; got 'half'"):
+        fit_whitening(d, emulate_float16="half")

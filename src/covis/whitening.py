@@ -1,4 +1,7 @@
-"""Whitening: fitted on descriptors that are named, applied to any; float64 and `eigh` throughout, vectors read in blocks."""
+"""Whitening: fitted on descriptors that are named, applied to any; float64 and `eigh` throughout, vectors read in blocks.
+
+Half precision is there to hold numbers against the script of GCL's reference (`emulate_float16`), and for nothing else.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from covis.files import check_absent, digest, load_arrays, save_arrays
 FORMAT, VERSION = "covis-whitening", 1
 SMALLEST = 1e-9
 """Eigenvalues below this share of the largest are noise of the arithmetic and are dropped."""
+TILE = 256
+"""Rows and columns of the covariance in half precision that are summed together: they fit into a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +105,7 @@ class Whitening:
         basis = self.basis[: max((one.dim for one in cut), default=0)].T
         row = 0
         for block in descriptors.blocks():
-            given = block.astype(np.float16) if self.history.get("emulate_float16") else block
-            rotated = (given.astype(np.float64) - self.mean) @ basis
+            rotated = self._centred(block) @ basis
             for one, out in zip(cut, vectors, strict=True):
                 part = rotated[:, : one.dim]
                 if one.history.get("binary"):
@@ -112,6 +116,12 @@ class Whitening:
             Descriptors(out, descriptors.names, descriptors.model, {**descriptors.history, "whitened": dict(one.history)})
             for one, out in zip(cut, vectors, strict=True)
         ]
+
+    def _centred(self, block: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        half = self.history.get("emulate_float16", False)
+        if half == "fit":  # there the mean is of half precision too, and so is the difference
+            return (block.astype(np.float16) - self.mean.astype(np.float16)).astype(np.float64)
+        return np.asarray((block.astype(np.float16) if half else block).astype(np.float64) - self.mean)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write one `.npz` without pickle; returns the path.
@@ -146,7 +156,7 @@ def fit_whitening(
     power: float = 1.0,
     kind: Literal["pca", "zca"] = "pca",
     shrinkage: float | Literal["ledoit-wolf"] = 0.0,
-    emulate_float16: bool = False,
+    emulate_float16: bool | Literal["fit"] = False,
     binary: bool = False,
     fitted_on: str = "database",
 ) -> Whitening:
@@ -164,7 +174,10 @@ def fit_whitening(
             keep all their dimensions (Kessy, Lewin, Strimmer, 2018). `dim` must be 0.
         shrinkage: the share a in [0, 1] of (1 - a) C + a tr(C)/d I that is put in place of C, for few descriptors in many
             dimensions: small eigenvalues are amplified less. "ledoit-wolf" estimates it (Ledoit, Wolf, 2004).
-        emulate_float16: vectors are rounded to half precision before they are whitened, as the reference's script does.
+        emulate_float16: as the reference's script has it. True: vectors are rounded to half precision before they are whitened,
+            and the fit is not touched (its way with MSLS). "fit": mean, differences and covariance of the fit are rounded too (its
+            way with every other data set, under the numpy 1.21 that it asks for; under numpy 2 it stops there with a TypeError).
+            What it makes of the covariance by float32 is made in float64 here.
         binary: of each whitened dimension the sign alone is kept, ± 1 / √dim: what one bit a dimension finds. The Euclidean
             distance of two such vectors is 2 √(h / dim), h the number of bits that differ.
         fitted_on: what the descriptors are, in a word, for the record.
@@ -191,10 +204,15 @@ def fit_whitening(
     sets = [descriptors] if isinstance(descriptors, Descriptors) else list(descriptors)
     count = sum(len(one) for one in sets)
     _check_fit(sets, count, dim, power)
+    if emulate_float16 not in (True, False, "fit"):
+        raise InvalidInputError(f"emulate_float16 must be True, False or 'fit'; got {emulate_float16!r}.")
     if kind not in ("pca", "zca") or (kind == "zca" and dim):
         raise InvalidInputError(f"Whitening must be 'pca', or 'zca' with dim = 0 (it keeps all dimensions); got {kind!r} and dim = {dim}.")
-    mean = sum(block.astype(np.float64).sum(axis=0) for one in sets for block in one.blocks()) / count
-    values, vectors = _eigen(sets, mean, count)
+    if emulate_float16 == "fit":
+        mean, values, vectors = _half_eigen(sets, count)
+    else:
+        mean = sum(block.astype(np.float64).sum(axis=0) for one in sets for block in one.blocks()) / count
+        values, vectors = _eigen(sets, mean, count)
     differ = values[0] > np.finfo(np.float32).eps ** 2 * (mean @ mean)  # more than the rounding of what they are stored as
     carried = int((values >= SMALLEST * values[0]).sum()) if differ else 0
     kept = min(dim or carried, carried, count - 1)
@@ -235,6 +253,50 @@ def _eigen(sets: Sequence[Descriptors], mean: NDArray[np.float64], count: int) -
         covariance += block.T @ block
     values, vectors = np.linalg.eigh(covariance / count)
     return values[::-1], vectors[:, ::-1]
+
+
+def _half_eigen(sets: Sequence[Descriptors], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean, eigenvalues and eigenvectors of the covariance as half precision gives them; eigenvalues may be below 0.
+
+    numpy 1 divides a float16 matrix by 2N as float16 up to 255, as float32 up to 65,535, and as float64 above.
+    """
+    if 2 * count <= 255:
+        raise InvalidInputError(
+            f"A fit in half precision needs 128 descriptors or more, as the reference's script does, which stops below; got {count}. "
+            "Fit in float64."
+        )
+    rows = np.concatenate([block.astype(np.float16) for one in sets for block in one.blocks()])
+    mean = rows.T.mean(axis=1)  # in float32, rounded once
+    with np.errstate(over="ignore"):
+        summed = _half_products(rows - mean)
+        twice = summed + summed.T
+    if not np.isfinite(twice).all():
+        raise InvalidInputError(
+            f"The covariance of {count} descriptors must stay below float16's 65,504 for a fit in half precision; it does not. Divide "
+            "the descriptors by their norm, or fit in float64."
+        )
+    wide = np.dtype(np.float32 if 2 * count <= 65_535 else np.float64)
+    covariance = np.divide(twice, 2 * count, dtype=wide)
+    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    return mean.astype(np.float64), values[::-1], vectors[:, ::-1]
+
+
+def _half_products(centred: NDArray[np.float16]) -> NDArray[np.float16]:
+    """(d, d) float16 Xᵀ X of (n, d) float16, to the bit what numpy's `dot` gives: summed in float32 row after row, rounded once."""
+    dim = centred.shape[1]
+    out = np.empty((dim, dim), dtype=np.float16)
+    single = centred.astype(np.float32)
+    for top in range(0, dim, TILE):
+        for left in range(top, dim, TILE):
+            high, wide = single[:, top : top + TILE], single[:, left : left + TILE]
+            total = np.zeros((high.shape[1], wide.shape[1]), dtype=np.float32)
+            product = np.empty_like(total)
+            for a, b in zip(high, wide, strict=True):
+                np.multiply(a[:, None], b, out=product)  # exact: 11 bits by 11 bits
+                total += product
+            out[top : top + TILE, left : left + TILE] = total
+            out[left : left + TILE, top : top + TILE] = total.T
+    return out
 
 
 def _shrinkage(

@@ -91,12 +91,36 @@ def ranked(
     made: dict[str, Any] = {"source": source, "given": str(getattr(choices, source))}
     if source == "predictions" or (source == "rankings" and path.suffix == ".txt"):
         return Predictions.read(path), None, {**made, "versions": _versions()}
+    if source == "rankings" and path.suffix != ".npz" and (path.suffix == ".npy" or not path.exists()):
+        rankings, more = _of_gcl(path, scenes, labels, rule, choices)
+        return rankings, None, {**made, **more, "versions": _versions()}
     if source == "rankings":
         files = [path] if path.is_file() else [path / f"{scene.name}.npz" for scene in scenes]
         return [Rankings.load(file) for file in files], None, {**made, "versions": _versions()}
     described, more = _described(scenes, labels, rule, choices)
     found, searched = _searched(scenes, labels, rule, choices, described)
     return found, described, {**made, **more, **searched, "versions": _versions("faiss", *(("torch",) if source == "model" else ()))}
+
+
+def _of_gcl(
+    path: Path, scenes: Sequence[Any], labels: Sequence[Any] | None, rule: Any, choices: Choices
+) -> tuple[list[Any], dict[str, Any]]:
+    """Rankings of GCL's reference, `_predictions.npy` or `_distances.npy`, as deep as the protocol asks; and of distances their AP."""
+    from covis.datasets.gcl_distances import read_distances, stored_precision
+    from covis.datasets.gcl_results import read_rankings, result_files
+    from covis.searching import search_depths
+    from covis.truths import truth
+
+    if rule.scope == "joint":
+        raise InvalidInputError(f"{path} ranks a scene's own database; the protocol {rule.name} searches one joint index. Choose another.")
+    found = read_rankings(path, scenes, k=search_depths(scenes, rule, labels, k=max(choices.k, *rule.ks)))
+    if path.name.endswith("predictions.npy") or rule.windows != (1, 1):
+        return found, {}
+    given: Sequence[Any] = [None] * len(scenes) if labels is None else labels
+    stored = [read_distances(file, scene) for file, scene in zip(result_files(path, scenes, "distances"), scenes, strict=True)]
+    precision = stored_precision(stored, [truth(scene, rule, one) for scene, one in zip(scenes, given, strict=True)])
+    say(f"AP over all pairs, of the distances as they are stored ({stored[0].array.dtype}): {precision:.6f}")
+    return found, {"AP of the stored distances": None if precision != precision else precision}
 
 
 def _described(scenes: Sequence[Any], labels: Sequence[Any] | None, rule: Any, choices: Choices) -> tuple[list[Any], dict[str, Any]]:

@@ -42,6 +42,26 @@ def convert_gcl_checkpoint(
     print_paths(checkpoints.save(model, out, overwrite=overwrite))
 
 
+@convert.command("to-gcl-checkpoint")
+def convert_to_gcl_checkpoint(
+    model: Annotated[Path, typer.Argument(help="A model's folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The .pth file; the reference names its results after it.", show_default=False)],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model as a checkpoint that GCL's reference implementation loads."""
+    from covis.models import checkpoints, gcl_checkpoints
+
+    loaded = checkpoints.load(model)
+    print_paths(gcl_checkpoints.write_gcl_checkpoint(loaded, out, overwrite=overwrite))
+    one, pool = loaded.settings, {"gem": "GeM", "average": "avg", "max": "max"}[loaded.settings.aggregator]
+    backbone = "resnext" if one.backbone.startswith("resnext") else one.backbone
+    norm = "L2" if one.normalize else "none"
+    say(
+        f"for the reference: --backbone {backbone} --pool {pool} --f_length {loaded.dim} "
+        f"--image_size {one.height},{one.width} --norm {norm}"
+    )
+
+
 _int8 = "With --int8"
 
 

@@ -35,7 +35,12 @@ def whiten(
         typer.Option(help="Fit on the databases of these scenes: shell patterns with commas; one that begins with ! leaves out: '*,!sf'."),
     ] = "*",
     binary: Annotated[bool, typer.Option("--binary", help="Keep the signs alone: what one bit a dimension finds.")] = False,
-    emulate_float16: Annotated[bool, typer.Option("--emulate-float16", help="Round vectors as the reference's script does.")] = False,
+    emulate_float16: Annotated[
+        bool, typer.Option("--emulate-float16", help="Round vectors to half precision, as GCL's reference does with MSLS.")
+    ] = False,
+    emulate_float16_fit: Annotated[
+        bool, typer.Option("--emulate-float16-fit", help="And fit on them in half precision, as it does with all other data sets.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Whiten descriptors, fitted on the databases of all scenes, or of those chosen: the same folders, and whitening.npz."""
@@ -61,7 +66,7 @@ def whiten(
         power=power,
         kind=kind,
         shrinkage=parse_options([f"shrinkage={shrinkage}"])["shrinkage"],
-        emulate_float16=emulate_float16,
+        emulate_float16="fit" if emulate_float16_fit else emulate_float16,
         binary=binary,
         fitted_on=_said(fit, scenes, taught),
     )

@@ -41,7 +41,7 @@ Compression: TypeAlias = Literal["gzip", "none"]
 _Entries = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
-def read_labels(path: str | Path, queries: Images, database: Images, *, key: str = "fov") -> Labels:
+def read_labels(path: str | Path, queries: Images, database: Images, *, key: str = "auto") -> Labels:
     """Read labels from GCL's HDF5.
 
     A file of queries × database values is dense, whether it has that shape, is flat or is one row; where both sides are the same
@@ -51,7 +51,7 @@ def read_labels(path: str | Path, queries: Images, database: Images, *, key: str
         path: the file.
         queries: the images of its rows, in their order.
         database: the images of its columns; the same as `queries` for a condensed file.
-        key: "fov" (graded), "sim" (binary), or whatever the file calls it.
+        key: "fov" (graded), "sim" (binary), or whatever the file calls it; "auto" is "fov" where the file has it, else "sim".
 
     Returns:
         Labels of rule "gcl-h5" with the parameters `key` and `file`. Stored float16 and float32 become the float64 of that value.
@@ -64,6 +64,8 @@ def read_labels(path: str | Path, queries: Images, database: Images, *, key: str
     """
     path = Path(path)
     with _opened(path) as file:
+        if key == "auto":
+            key = "sim" if "sim" in file and "fov" not in file else "fov"
         stored = _stored(path, file, key)
         shape = (len(queries), len(database))
         condensed = _is_condensed(path, key, stored.shape, sides=(queries, database))

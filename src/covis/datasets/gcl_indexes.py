@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covis.datasets.msls import CITIES, city_folder
-from covis.datasets.pose_orders import ORDERS
+from covis.datasets.pose_orders import ORDERS as POSES
 from covis.errors import CovisError, CovisWarning, DamagedFileError, InvalidInputError, MissingFileError
 from covis.files import read_json
 
+ORDERS = {name: POSES[name] for name in ("7scenes", "tb-places", "robotcar", "cmu")}
+"""Data set whose indexes hold poses -> what the seven numbers of one are."""
 DATASETS = ("msls", *ORDERS, "pairs")
+PAIRED = ("pitts", "tokyo247", "tokyotm")
+"""What a writer calls those of `pairs`, which differ by their files' names alone."""
 _PLAIN = {"7scenes": [("train", "test", "")], "robotcar": [("reference", "test", "")], "cmu": [("reference", "test", "")]}
 
 
@@ -134,6 +139,20 @@ def names_of(path: Path, index: dict[str, Any]) -> list[str]:
         if not isinstance(name, str) or not name or "\n" in name or "\0" in name or name.encode("utf-8", "ignore").decode() != name:
             raise DamagedFileError(f"{path}, row {row} of im_paths (from 0): a path must be text in one line; found {name!r}.")
     return names
+
+
+def stamps_of(path: Path, names: list[str]) -> NDArray[np.float64]:
+    """The month of each name in seconds, of the fourth part of its path behind one letter: year and month, six digits."""
+    months = np.empty(len(names))
+    for row, name in enumerate(names):
+        stamp = [*name.split("/"), "", "", "", ""][3][1:]
+        if not (stamp.isascii() and stamp.isdigit() and len(stamp) == 6 and 1 <= int(stamp[4:]) <= 12 and int(stamp[:4]) >= 1):
+            raise DamagedFileError(
+                f"{path}, row {row} of im_paths (from 0): a path of Tokyo Time Machine must have year and month as its fourth part, behind "
+                f"one letter (a/b/c/x201107/…); found {name!r}. Read it as dataset=pairs to do without."
+            )
+        months[row] = datetime(int(stamp[:4]), int(stamp[4:]), 1, tzinfo=UTC).timestamp()
+    return months
 
 
 def numbers_of(path: Path, index: dict[str, Any], names: list[str], *, key: str, order: str) -> NDArray[np.float64]:

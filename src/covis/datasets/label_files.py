@@ -28,21 +28,29 @@ def save_labels(labels: Labels, path: str | Path, *, overwrite: bool = False) ->
 
 
 def label_files(path: str | Path, scenes: Sequence[Scene]) -> list[Path]:
-    """Where the labels of scenes lie: one file for a single scene, else `<scene>.npz` in a folder."""
-    path = Path(path)
-    return [path] if path.is_file() and len(scenes) == 1 else [path / f"{scene.name}.npz" for scene in scenes]
+    """Where the labels of scenes lie: one file for a single scene, else in a folder `<scene>.npz`, or GCL's `<scene>_gt.h5`."""
+    path, _ = _keyed(Path(path))
+    if path.is_file() and len(scenes) == 1:
+        return [path]
+    places = [(path / f"{scene.name}.npz", path / f"{scene.name}_gt.h5") for scene in scenes]
+    return [theirs if theirs.is_file() and not own.is_file() else own for own, theirs in places]
 
 
 def load_labels(path: str | Path, scenes: Sequence[Scene]) -> list[Labels]:
-    """The labels of scenes: one file for a single scene (.npz, or .h5 of GCL), else a folder with `<scene>.npz` for each.
+    """The labels of scenes: one file for a single scene (.npz, or .h5 of GCL), else a folder with one for each.
+
+    Of an .h5 the key `fov` is read, else `sim`; behind a colon another one is named: `W18_W17_gt.h5:sim`, or `train_val:sim` for
+    the `<scene>_gt.h5` of a folder.
 
     Raises:
         MissingFileError: a file is not there.
-        InvalidInputError: labels are not those of the scene's images.
+        InvalidInputError: labels are not those of the scene's images, or a key is named of an .npz.
     """
-    files = label_files(path, scenes)
+    files, key = label_files(path, scenes), _keyed(Path(path))[1]
+    if key and any(file.suffix != ".h5" for file in files):
+        raise InvalidInputError(f"A key behind a colon is one of an .h5; {path} leads to {', '.join(map(str, files))}. Leave out :{key}.")
     loaded = [
-        read_h5_labels(file, scene.queries, scene.database) if file.suffix == ".h5" else Labels.load(file)
+        read_h5_labels(file, scene.queries, scene.database, key=key or "auto") if file.suffix == ".h5" else Labels.load(file)
         for file, scene in zip(files, scenes, strict=True)
     ]
     for file, scene, label in zip(files, scenes, loaded, strict=True):
@@ -52,3 +60,11 @@ def load_labels(path: str | Path, scenes: Sequence[Scene]) -> list[Labels]:
                 f"{label}. Label again, or choose the other split."
             )
     return loaded
+
+
+def _keyed(path: Path) -> tuple[Path, str]:
+    """A path, and the key of an .h5 that stands behind a colon; "" for none."""
+    before, colon, key = path.name.rpartition(":")
+    if not colon or not before or path.exists():
+        return path, ""
+    return path.with_name(before), key

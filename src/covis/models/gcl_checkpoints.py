@@ -1,4 +1,4 @@
-"""Checkpoints of GCL's reference implementation (marialeyvallina/generalized_contrastive_loss), made into place models.
+"""Checkpoints of GCL's reference implementation (marialeyvallina/generalized_contrastive_loss), made into place models, and back.
 
 There a network is a torchvision trunk, the children of a ResNet before its pooling or the `.features` of another network,
 with a pooling layer: its entries are called `backbone.0.weight`, `backbone.4.0.conv1.weight`, …, and `pool.p`.
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from covis.errors import InvalidInputError
-from covis.files import file_digest
+from covis.files import atomic_path, check_absent, file_digest
 from covis.models.backbones import BACKBONES
 from covis.models.place import PlaceModel
 from covis.models.weights import misfits, read_weights
@@ -39,6 +39,13 @@ _MOBILENET = [
         for theirs, ours in (("0.0", "conv_pw"), ("0.1", "bn1"), ("1.0", "conv_dw"), ("1.1", "bn2"), ("2", "conv_pwl"), ("3", "bn3"))
     ),
 ]
+_WRITTEN = {
+    "res": [("conv1.", "0."), ("bn1.", "1."), *((f"layer{number}.", f"{number + 3}.") for number in (1, 2, 3, 4))],
+    "vgg": [("features.", "")],
+    "densenet": [("features.", "")],
+}
+"""How names of ours begin, and what stands there in the reference's: the inverse of the rules for reading, of the networks it has."""
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RULES = {"res": _RESNET, "vgg": _FEATURES, "densenet": _FEATURES, "mobilenetv2": _MOBILENET}
 
 
@@ -104,6 +111,57 @@ def convert_gcl_checkpoint(
     model.load_state_dict(given)
     model.history = {"converted": {"from": "gcl-checkpoint", "file": path.name, "digest": file_digest(path)}}
     return model.eval()
+
+
+def write_gcl_checkpoint(model: PlaceModel, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a place model as a checkpoint that GCL's reference implementation loads: the inverse of `convert_gcl_checkpoint`.
+
+    The file holds {"step": 0, "model_state_dict": …} under the names of the reference's network, in float32. It does not hold the
+    input's size, the resizing, the pixels' mean and standard deviation, or whether descriptors are divided by their norm: give the
+    reference `--image_size` and `--norm` as the model has them. It takes ImageNet's mean and standard deviation, no others.
+
+    Args:
+        model: of a backbone that the reference has (ResNet, ResNeXt, VGG, DenseNet), with the aggregator gem, average or max.
+        path: where to, mostly *.pth. The reference names its results after the file, up to the first dot.
+        overwrite: replace a file that is there.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidInputError: the reference has no such backbone or aggregator, or normalises pixels otherwise.
+        OutputExistsError: the file is there and `overwrite` is false.
+        OutputFailedError: the system refused the write.
+    """
+    settings = model.settings
+    rules = next(
+        (rules for start, rules in _WRITTEN.items() if settings.backbone in BACKBONES and settings.backbone.startswith(start)), None
+    )
+    if rules is None or settings.aggregator not in ("gem", "average", "max"):
+        raise InvalidInputError(
+            f"A checkpoint for the reference must be of one of its backbones ({', '.join(_WRITTEN)}…) with gem, average or max; the model "
+            f"is {settings.backbone} with {settings.aggregator}."
+        )
+    if tuple(settings.mean) != _IMAGENET[0] or tuple(settings.std) != _IMAGENET[1]:
+        raise InvalidInputError(
+            f"The reference normalises pixels by ImageNet's mean {_IMAGENET[0]} and standard deviation {_IMAGENET[1]}; the model's are "
+            f"{tuple(settings.mean)} and {tuple(settings.std)}. Its descriptors would be others there."
+        )
+    path = check_absent(path, overwrite=overwrite)
+    state = {_their_name(name, rules): value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    if "pool.p" in state:
+        state["pool.p"] = state["pool.p"].reshape(1)
+    with atomic_path(path) as temporary:
+        torch.save({"step": 0, "model_state_dict": state}, temporary)
+    return path
+
+
+def _their_name(name: str, rules: list[tuple[str, str]]) -> str:
+    if name.startswith("aggregator."):
+        return f"pool.{name.removeprefix('aggregator.')}"
+    inner = name.removeprefix("backbone.network.")
+    ours, theirs = next(pair for pair in rules if inner.startswith(pair[0]))
+    return f"backbone.{theirs}{inner.removeprefix(ours)}"
 
 
 def _renamed(stored: Mapping[str, torch.Tensor], rules: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
