@@ -1,0 +1,152 @@
+"""The command that audits: what training and test share, queries that face away, labels, and models that look at their batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from covis.cli.audit_steps import Audit
+from covis.cli.describing import Device, Engine, ModelOption, Scenes, chosen_scenes
+from covis.cli.shell import AsJson, Data, Layout, Overwrite, Read, Split, app, print_json, print_paths, read_scenes
+from covis.errors import InvalidInputError
+
+FORMAT, VERSION = "covis-audit", 1
+COPIES, OTHER, MODELS = "Copies", "Another set", "Models and descriptors"
+
+
+@app.command("audit")
+def audit_command(
+    data: Data,
+    layout: Layout = "auto",
+    split: Split = "test",
+    read: Read = None,
+    scenes: Scenes = "*",
+    only: Annotated[str, typer.Option(help="Audits, with commas: copies, descriptors, places, facing, labels, batches.")] = "all",
+    against: Annotated[
+        Path | None, typer.Option(help="Another set, such as what a model was trained on.", rich_help_panel=OTHER, show_default=False)
+    ] = None,
+    against_split: Annotated[
+        str | None, typer.Option(help="Its split; without --against another split of DATA.", rich_help_panel=OTHER, show_default=False)
+    ] = None,
+    against_layout: Annotated[str, typer.Option(help="Its layout.", rich_help_panel=OTHER)] = "auto",
+    against_read: Annotated[
+        list[str] | None, typer.Option(help="An option of its reader, KEY=VALUE.", rich_help_panel=OTHER, show_default=False)
+    ] = None,
+    within: Annotated[
+        float, typer.Option(help="Metres: images of both sets that are nearer show one place.", rich_help_panel=OTHER)
+    ] = 25.0,
+    hamming: Annotated[int, typer.Option(help="Of 64 bits: how far the hashes of one picture may differ.", rich_help_panel=COPIES)] = 10,
+    fine: Annotated[int, typer.Option(help="Of 256 bits, likewise.", rich_help_panel=COPIES)] = 32,
+    mirrored: Annotated[bool, typer.Option("--mirrored", help="Look for mirror images too.", rich_help_panel=COPIES)] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="An .npz that keeps hashes: a killed audit goes on.", rich_help_panel=COPIES, show_default=False)
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="A PNG of the most suspect pairs.", rich_help_panel=COPIES, show_default=False)] = None,
+    protocol: Annotated[str, typer.Option(help="Says what is positive, for queries that face away.")] = "radius/25",
+    heading: Annotated[float, typer.Option(help="Degrees: a positive that turns further looks elsewhere.")] = 90.0,
+    labels: Annotated[Path | None, typer.Option(help="Graded labels: a file, or a folder with <scene>.npz.", show_default=False)] = None,
+    reference: Annotated[str, typer.Option(help="The rule that labels are held against: auto, none, or a rule's name.")] = "auto",
+    model: Annotated[
+        str | None, typer.Option(help="A model, as covis extract takes it.", rich_help_panel=MODELS, show_default=False)
+    ] = None,
+    descriptors: Annotated[
+        Path | None, typer.Option(help="Descriptors of DATA's scenes.", rich_help_panel=MODELS, show_default=False)
+    ] = None,
+    against_descriptors: Annotated[
+        Path | None, typer.Option(help="Descriptors of the other set's.", rich_help_panel=MODELS, show_default=False)
+    ] = None,
+    alike: Annotated[
+        float | None,
+        typer.Option(help="Distance up to which descriptors are nearly the same; say it.", rich_help_panel=MODELS, show_default=False),
+    ] = None,
+    measure: Annotated[Literal["cosine", "l2"], typer.Option(help="That distance.", rich_help_panel=MODELS)] = "cosine",
+    work: Annotated[Path, typer.Option(help="Where images are described to, and found again.", rich_help_panel=MODELS)] = Path(
+        "audit.work"
+    ),
+    sample: Annotated[int, typer.Option(help="Images that are described in several batches.", rich_help_panel=MODELS)] = 32,
+    engine: Annotated[Engine, typer.Option(help="What computes.", rich_help_panel=MODELS)] = "auto",
+    device: Annotated[Device, typer.Option(help="Where torch computes.", rich_help_panel=MODELS)] = "auto",
+    model_option: ModelOption = None,
+    out: Annotated[Path | None, typer.Option(help="Everything that was found, JSON.", show_default=False)] = None,
+    shown: Annotated[int, typer.Option(help="Examples of each finding that are printed.")] = 5,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where images leak, or descriptors depend on their batch.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Report leaked and doubled images, queries whose positives face away, labels that contradict their places, and batch dependence.
+
+    Without options it does what it has data for, and says what it left out and why.
+    """
+    from covis.audits.words import AUDITS, in_words
+    from covis.config import parse_options
+    from covis.files import check_absent, write_json
+
+    for path in (out, sheet):
+        if path is not None:
+            check_absent(path, overwrite=overwrite)
+    wanted = AUDITS if only == "all" else tuple(part.strip() for part in only.split(","))
+    if unknown := [name for name in wanted if name not in AUDITS]:
+        raise InvalidInputError(f"--only must name audits of {', '.join(AUDITS)}; got {', '.join(unknown)}.")
+    if model is not None and descriptors is not None:
+        raise InvalidInputError("Either --model or --descriptors must be given, not both: the first describes, the second was described.")
+    found = chosen_scenes(read_scenes(data, layout, split, read), scenes)
+    other = None
+    if against is not None or against_split is not None:
+        beside, form = (data, layout) if against is None else (against, against_layout)
+        options = (read if against is None else None) if against_read is None else against_read
+        other = read_scenes(beside, form, against_split or split, options)
+    audit = Audit(
+        found,
+        other,
+        settings={
+            "within": within,
+            "hamming": hamming,
+            "fine": fine,
+            "mirrored": mirrored,
+            "protocol": protocol,
+            "heading": heading,
+            "reference": reference,
+            "alike": alike,
+            "measure": measure,
+            "sample": sample,
+        },
+        files={"cache": cache, "labels": labels, "descriptors": descriptors, "against": against_descriptors, "work": work},
+        model=model,
+        opening={"engine": engine, "device": device, "options": parse_options(model_option or ())},
+    )
+    audit.run(wanted)
+    report = {
+        "format": FORMAT,
+        "version": VERSION,
+        "data": str(data),
+        "split": split,
+        "against": None if other is None else {"data": str(against or data), "split": against_split or split},
+        "settings": audit.settings,
+        "leaks": audit.leaks,
+        "sections": audit.sections,
+    }
+    if as_json:
+        print_json({**report, "sections": _shortened(audit.sections, shown)})
+    else:
+        for section in audit.sections:
+            typer.echo("\n".join(in_words(section, shown=shown)))
+    if out is not None:
+        write_json(out, report)
+    drawn = audit.draw(sheet)
+    if not as_json:
+        print_paths(out, drawn)
+    if strict and audit.leaks:
+        raise typer.Exit(1)
+
+
+def _shortened(sections: list[dict[str, Any]], shown: int) -> list[dict[str, Any]]:
+    """The sections with so many examples of each list."""
+
+    def short(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: short(one, name) for name, one in value.items()}
+        return value[:shown] if key == "list" else value
+
+    return [short(section) for section in sections]

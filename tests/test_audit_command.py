@@ -1,0 +1,220 @@
+"""covis audit: what it finds in data sets on disk, what it leaves out and says so, its files and its exit codes."""
+
+import inspect
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from covis.audits import facing_away, label_sanity, near_descriptors, near_duplicates, shared_places
+from covis.cli import app
+from covis.datasets import read
+from covis.datasets.tables import write_table
+from covis.descriptors import Descriptors
+from covis.files import read_json
+from covis.images import Images, Scene
+from covis.labelling import label_by_view
+
+NAMES = ("copies", "descriptors", "places", "facing", "labels", "batches")
+
+
+def photograph(path, seed):
+    random = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((64, 48), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A street of 8 photographs with 4 queries in tables; a split teaches elsewhere, with a copy of a query. Nothing else is wrong."""
+    root = tmp_path / "photographs"
+    for number in range(20):
+        photograph(root / f"{number:02d}.png", number)
+    shutil.copy(root / "09.png", root / "19.png")
+    x = np.arange(20) * 10.0
+    xy = np.stack([np.where(x >= 120, x + 500, x), np.zeros(20)], axis=1)
+    xy[8:12, 0] = [1.0, 11.0, 21.0, 31.0]
+    heading = np.where(np.arange(20) == 10, 180.0, 0.0)
+    images = Images(root, [f"{n:02d}.png" for n in range(20)], xy=xy, heading=heading, crs="EPSG:32633")
+    test = Scene("street", "test", images.select(range(8)), images.select(range(8, 12)))
+    taught = images.select(range(12, 20))
+    write_table([test], tmp_path / "test")
+    write_table([Scene("street", "train", taught, taught)], tmp_path / "train")
+    return tmp_path
+
+
+def audit(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, ["audit", *map(str, arguments)])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+def sections(data: Path, *arguments: object, code: int = 0) -> dict[str, list[dict]]:
+    report = json.loads(audit(data / "test" / "street", "--json", *arguments, code=code).stdout)
+    return {name: [one for one in report["sections"] if one["audit"] == name] for name in NAMES} | {"leaks": report["leaks"]}
+
+
+def test_without_options_it_does_what_it_can_and_says_what_it_left_out(data: Path) -> None:
+    lines = audit(data / "test" / "street").stdout.splitlines()
+    assert "copies, street (test), queries against database: 4 against 8 images: none is a copy" in lines
+    assert "copies, training against test: skipped: no other set was given (--against, --against-split)" in lines
+    assert "descriptors, all scenes: skipped: neither --model nor --descriptors was given" in lines
+    assert "labels, all scenes: skipped: --labels was not given (covis label makes them)" in lines
+    assert "batches, all models: skipped: --model was not given" in lines
+    assert any(
+        line.startswith("facing, street (test): under radius/25 4 queries are asked and 4 have a positive; 1 (25.00 %)") for line in lines
+    )
+    assert "    10.png (at least 180 degrees)" in lines
+
+
+def test_a_query_that_was_taught_is_found(data: Path, tmp_path: Path) -> None:
+    out, sheet = tmp_path / "audit.json", tmp_path / "sheet.png"
+    other = ("--against", data / "train" / "street", "--against-split", "train")
+    result = audit(data / "test" / "street", *other, "--out", out, "--sheet", sheet, "--cache", tmp_path / "cache.npz")
+    assert "the same bytes in another file: 1 pair" in result.stdout
+    assert "09.png = " in result.stdout
+    assert result.stdout.splitlines()[-2:] == [str(out), str(sheet)]
+    report = read_json(out, kind="covis-audit", version=1)
+    assert report["leaks"] == 1
+    (leak,) = [one for one in report["sections"] if one["audit"] == "copies" and one["found"]["list"]]
+    assert leak["of"] == "street (test) queries against street (train) database"
+    places = [one["found"] for one in report["sections"] if one["audit"] == "places"]
+    assert [one["near"] for one in places] == [0, 0]
+    assert min(one["nearest"] for one in places) == pytest.approx(620 - 70)
+    near = sections(data, *other, "--only", "places", "--within", 560)["places"]
+    assert near[1]["found"]["near"] == 2
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 400
+
+
+def test_defaults_are_those_of_the_functions() -> None:
+    options = {one.name: one.default for one in get_command(app).commands["audit"].params}
+    for function in (near_duplicates, near_descriptors, shared_places, facing_away, label_sanity):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name in options and name not in ("labels", "sample", "cache") and parameter.default is not inspect.Parameter.empty:
+                assert options[name] == parameter.default, name
+
+
+def test_strict(data: Path) -> None:
+    audit(data / "test" / "street", "--strict")
+    other = ("--against", data / "train" / "street", "--against-split", "train")
+    audit(data / "test" / "street", *other, "--strict", code=1)
+    audit(data / "test" / "street", *other, "--strict", "--only", "places,facing")
+
+
+def test_training_sets_hold_copies_that_leak_nothing(data: Path) -> None:
+    shutil.copy(data / "photographs" / "12.png", data / "train" / "street" / "images" / "13.png")
+    report = json.loads(audit(data / "train" / "street", "--split", "train", "--json", "--strict", "--only", "copies").stdout)
+    assert report["sections"][0]["found"]["pairs"]["bytes"] == 1
+    assert report["leaks"] == 0
+
+
+def test_a_damaged_image_is_counted(data: Path) -> None:
+    (data / "test" / "street" / "images" / "03.png").write_bytes(b"no image")
+    (found, _) = sections(data, "--only", "copies")["copies"]
+    assert list(found["found"]["unreadable"][1]) == ["03.png"]
+    assert "unreadable images of the second set: 1" in audit(data / "test" / "street").stdout
+
+
+def test_labels(data: Path, tmp_path: Path) -> None:
+    (scene,) = read("table", data / "test" / "street", split="test")
+    label_by_view(scene.queries, scene.database).save(tmp_path / "labels.npz")
+    found = sections(data, "--labels", tmp_path / "labels.npz")
+    (labels,), (facing,) = found["labels"], found["facing"]
+    assert labels["found"]["reference"]["largest difference"] == 0
+    assert labels["found"]["contradictions"]["nothing though near"]["pairs"] == 0
+    assert facing["found"]["similarity 0"] == {"queries": 1, "list": ["10.png"]}
+    text = audit(data / "test" / "street", "--labels", tmp_path / "labels.npz").stdout
+    assert "made again by the rule view for 4 queries: 0 of" in text
+
+
+def test_descriptors(data: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(12, 16)).astype(np.float32)
+    vectors[9] = vectors[1] + 1e-4
+    folder = tmp_path / "described" / "street"
+    Descriptors(vectors[:8], tuple(f"{n:02d}.png" for n in range(8)), model="m").save(folder / "database")
+    Descriptors(vectors[8:], tuple(f"{n:02d}.png" for n in range(8, 12)), model="m").save(folder / "queries")
+    given = ("--descriptors", tmp_path / "described", "--only", "descriptors")
+    assert "--alike was not given" in sections(data, *given)["descriptors"][0]["skipped"]
+    found = sections(data, *given, "--alike", 0.01, "--strict", code=1)
+    (one,) = found["descriptors"][0]["found"]["list"]
+    assert (one["a"], one["b"]) == ("09.png", "01.png")
+    assert found["leaks"] == 1
+    other = ("--against", data / "train" / "street", "--against-split", "train")
+    assert "--against-descriptors" in sections(data, *given, "--alike", 0.01, *other)["descriptors"][1]["skipped"]
+
+
+class Means(nn.Module):
+    """The mean colours of quarters, less half of the batch's own mean where it is `centred`."""
+
+    def __init__(self, *, centred: bool) -> None:
+        super().__init__()
+        self.centred = centred
+        self.scale = nn.Parameter(torch.ones(12))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = nn.functional.adaptive_avg_pool2d(x, 2).flatten(1) * self.scale
+        return found - found.mean(dim=0) / 2 if self.centred else found
+
+
+def means(centred: bool = False) -> nn.Module:
+    return Means(centred=centred)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_models(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, centred: bool, one_thread: None) -> None:
+    monkeypatch.setitem(sys.modules, "my_means", sys.modules[__name__])
+    model = ("--model", "my_means:means", "--engine", "torch", "--device", "cpu")
+    options = ("--model-option", "height=24", "--model-option", "width=32", "--model-option", f"centred={str(centred).lower()}")
+    found = sections(data, *model, *options, "--only", "batches", "--strict", code=int(centred))
+    assert found["batches"][0]["found"]["depends"] == centred
+    if not centred:
+        other = ("--against", data / "train" / "street", "--against-split", "train", "--work", tmp_path / "work")
+        alike = sections(data, *model, *options, *other, "--only", "descriptors", "--alike", 1e-6)["descriptors"]
+        listed = {one["of"]: one["found"]["list"] for one in alike}
+        (leak,) = listed["street (test) queries against street (train) database"]
+        assert leak["a"] == "09.png"
+        assert not listed["street (test), queries against database"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--only", "copies,sight"), "--only must name audits of copies, descriptors, places, facing, labels, batches; got sight"),
+        (("--model", "a:b", "--descriptors", "d"), "Either --model or --descriptors must be given"),
+        (("--protocol", "radius/x"), "radius/x"),
+        (("--hamming", "70"), "hamming must be in [0, 64]"),
+        (("--cache", "cache.txt"), "must be called .npz"),
+        (("--labels", "nowhere.npz"), "nowhere.npz"),
+        (("--scenes", "boulevard"), "A scene must fit --scenes"),
+    ],
+)
+def test_bad_options_are_refused_in_words(data: Path, options: tuple[str, ...], said: str) -> None:
+    result = audit(data / "test" / "street", *options, code=1)
+    assert said in str(result.exception)
+
+
+def test_nothing_is_overwritten_unasked(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "audit.json"
+    out.write_text("mine")
+    assert "already there" in str(audit(data / "test" / "street", "--out", out, code=1).exception)
+    assert out.read_text() == "mine"
+    audit(data / "test" / "street", "--out", out, "--overwrite")
+    assert read_json(out, kind="covis-audit", version=1)["data"] == str(data / "test" / "street")
+
+
+def test_what_has_no_places_is_left_out_in_words(data: Path) -> None:
+    lines = audit(data / "photographs", "--layout", "folder", "--split", "train").stdout
+    assert "facing, photographs (train): skipped: the images have neither headings nor poses" in lines
+    assert "the same bytes in another file: 1 pair" in lines
+    other = ("--against", data / "test" / "street", "--only", "places")
+    assert "skipped: positions are lacking" in audit(data / "photographs", "--layout", "folder", *other).stdout
