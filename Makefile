@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.covis-ready
 JOBS ?= auto
 
-.PHONY: demo test test-all check format bench kills clean
+.PHONY: demo test test-all check format bench kills docs-tables clean
 
 demo: $(READY)  ## towns are built, photographed, labelled, learned, whitened and scored: a table and a picture, in demo/
 	$(BIN)/covis demo --out demo
@@ -45,6 +45,9 @@ bench: $(READY)  ## speed; DATA=/path/to/redkitchen, PITTS=/path/to/pitts30k_tes
 
 kills: $(READY)  ## kill -9 at random moments of extract, label, train and index --add: each must end as if it had not been
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kills.py --moments 13
+
+docs-tables: $(READY)  ## the tables in the docs that covis itself prints
+	$(BIN)/python benchmarks/docs_tables.py
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from covis.coordinates import to_metres
 from covis.datasets.utm_names import draft_utm, read_utm, write_utm
-from covis.errors import CovisError, CovisWarning, InvalidInputError, MissingFileError, OutputExistsError
+from covis.errors import CovisError, CovisWarning, InvalidInputError, MissingFileError, OutputExistsError, UnknownNameError
 from covis.images import Images, Scene
 
 TOKYO = "@0381523.71@3946790.15@54@S@035.65786@0139.69112@00685.jpg@@@@@@@@.jpg"
@@ -396,3 +396,19 @@ def test_what_names_cannot_hold_is_refused_or_reported(tmp_path):
         write_utm([scene(["a.jpg"])], tmp_path / "out", files="none")
     write_utm([scene([])], tmp_path / "out", files="none", overwrite=True)
     assert len(read_utm(tmp_path / "out" / "s")[0].queries) == 0
+
+
+def test_a_named_benchmark_has_its_sizes(tmp_path):
+    for side, count in (("database", 2), ("queries", 1)):
+        folder = tmp_path / "images" / "test" / side
+        folder.mkdir(parents=True)
+        for number in range(count):
+            (folder / f"@{number}@0@.jpg").touch()
+    with pytest.raises(InvalidInputError, match=r"pitts30k must have 6,816 queries and 10,000 database images; found 1 queries and 2 data"):
+        read_utm(tmp_path, dataset="pitts30k")
+    with pytest.warns(CovisWarning, match="published numbers do not apply"):
+        read_utm(tmp_path, dataset="pitts30k", sizes="warn")
+    (scene,) = read_utm(tmp_path, dataset="pitts30k", sizes="ignore")
+    assert (len(scene.queries), len(scene.database)) == (1, 2)
+    with pytest.raises(UnknownNameError, match="Did you mean 'pitts30k'"):
+        read_utm(tmp_path, dataset="pits30k")

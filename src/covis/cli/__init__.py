@@ -3,7 +3,8 @@
 Paths written go to stdout, talk and progress to stderr. Defaults are those of the functions; a test holds the two together.
 `data` has the commands on data sets and labels, `splitting` covis split, `learning` those that train, `models` those that convert
 or export a network, `describing` covis extract, `whitening` covis whiten, `indexing` covis index and search, `reranking` covis rerank,
-`attention` covis attention, `scoring` what judges, `studies` covis sweep and covis latent.
+`attention` covis attention, `auditing` covis audit, `localising` covis localise, `listing` covis ls, `gcl` and `truth` more of covis
+convert, `scoring` what judges, `studies` covis sweep and covis latent.
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ import warnings
 
 from covis.cli import (  # noqa: F401 - imported for the commands that they add
     attention,
+    auditing,
     data,
     describing,
+    gcl,
     indexing,
     learning,
+    localising,
     models,
     reranking,
     scoring,
     splitting,
     studies,
+    truth,
     whitening,
 )
-from covis.cli.data import ls
+from covis.cli.listing import ls
 from covis.cli.shell import app, say
 from covis.errors import CovisError, CovisWarning
 
@@ -46,8 +51,8 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             say(
-                "covis: interrupted. world, label, extract, evaluate, rerank --cache, train, run, sweep and demo go on from here "
-                "when they are started again."
+                "covis: interrupted. world, label, extract, evaluate, rerank --cache, audit --cache, train, run, sweep and demo go on from "
+                "here when they are started again."
             )
         raise
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -50,6 +50,18 @@ def world(
 @app.command()
 def check(
     data: Data,
+    what: Annotated[
+        Literal["data", "submission"], typer.Option("--as", help="What DATA is: a data set, or a file that a benchmark's server takes.")
+    ] = "data",
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="The data set that it is of: names are held against it.", rich_help_panel="Submission", show_default=False
+        ),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="cmu, robotcar or msls; auto: by the file's suffix and names.", rich_help_panel="Submission")
+    ] = "auto",
     layout: Layout = "auto",
     split: Split = "test",
     read: Read = None,
@@ -60,6 +72,15 @@ def check(
     from covis.config import parse_options
     from covis.datasets import check as look
 
+    if what == "submission":
+        from covis.submissions import check_submission
+
+        scenes = None if against is None else read_scenes(against, layout, split, read)
+        found = check_submission(data, kind=kind, scenes=scenes)
+        print_json(found.as_dict()) if as_json else typer.echo(str(found))
+        raise typer.Exit(1 if found.problems else 0)
+    if against is not None or kind != "auto":
+        raise InvalidInputError("--data and --kind must come with --as submission; they say what a submission is of.")
     name = named_layout(data, layout)
     report = look(name, data, split=split, decode=decode, progress=_progress, **parse_options(read or ()))
     print_json(report.as_dict()) if as_json else typer.echo(str(report))
@@ -200,64 +221,6 @@ def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], 
     return summaries
 
 
-@app.command()
-def ls(
-    what: Annotated[
-        str,
-        typer.Argument(
-            help="aggregators, backbones, conditions, indexes, layouts, losses, matchers, metrics, protocols, "
-            "recipes, rules, samplers, studies or worlds.",
-            show_default=False,
-        ),
-    ],
-) -> None:
-    """What can be named: recipes, protocols, layouts, rules and so on."""
-    from covis.config import expected_numbers, load_recipe, recipe_names
-    from covis.lookup import resolve
-
-    tables: dict[str, tuple[str, str]] = {
-        "aggregators": ("covis.models.aggregators", "AGGREGATORS"),
-        "backbones": ("covis.models.backbones", "BACKBONES"),
-        "indexes": ("covis.indexes", "INDEXES"),
-        "layouts": ("covis.datasets", "READERS"),
-        "losses": ("covis.losses", "LOSSES"),
-        "matchers": ("covis.reranking", "MATCHERS"),
-        "metrics": ("covis.metrics", "METRICS"),
-        "protocols": ("covis.protocols", "PROTOCOLS"),
-        "recipes": ("covis.config", "recipe_names"),
-        "rules": ("covis.labelling", "LABEL_RULES"),
-        "studies": ("covis.studies", "study_names"),
-        "samplers": ("covis.pairs", "SAMPLERS"),
-        "conditions": ("covis.town", "CONDITIONS"),
-        "worlds": ("covis.town", "SURVEYS"),
-    }
-    module, name = resolve(what, tables, what="list")
-    if what == "recipes":
-        for recipe in recipe_names():
-            typer.echo(f"{recipe:<16} {load_recipe(recipe).description}")
-            if numbers := expected_numbers(recipe):
-                before, after = (numbers[arm]["recall@1"][0] for arm in ("untrained", "trained"))
-                typer.echo(f"{'':<16} measured: recall@1 {before} before training, {after} trained ({numbers['protocol']})")
-        return
-    if what == "studies":
-        from covis.studies import load_study, study_names
-
-        for study in study_names():
-            typer.echo(f"{study:<16} {load_study(study).description}")
-        return
-    import importlib
-
-    entries = sorted(getattr(importlib.import_module(module), name).items())
-    width = max(16, *(len(entry) for entry, _ in entries))
-    for entry, value in entries:
-        typer.echo(f"{entry:<{width}} {_first_line(value)}".rstrip())
-
-
 def _progress(done: int, of: int) -> None:
     if done % 1000 == 0 or done == of:
         say(f"{done:,} of {of:,} images decoded")
-
-
-def _first_line(value: object) -> str:
-    text = (value.__doc__ or "").strip().splitlines() if callable(value) else [str(value)]
-    return text[0] if text else ""

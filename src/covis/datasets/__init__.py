@@ -6,14 +6,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from covis.datasets.aligned import draft_aligned, is_aligned, read_aligned, write_aligned
 from covis.datasets.checks import Progress, Report, inspect
+from covis.datasets.cmu_seasons import draft_cmu_seasons, read_cmu_seasons
+from covis.datasets.cmu_seasons_writer import write_cmu_seasons
+from covis.datasets.colmap import draft_colmap, read_colmap, write_colmap
+from covis.datasets.dbstruct import draft_dbstruct, read_dbstruct
+from covis.datasets.dbstruct_folders import is_dbstruct
+from covis.datasets.dbstruct_writer import write_dbstruct
 from covis.datasets.drafts import SceneDraft
 from covis.datasets.gcl import draft_gcl, read_gcl, write_gcl
+from covis.datasets.gsv_cities import draft_gsv_cities, read_gsv_cities, write_gsv_cities
+from covis.datasets.kapture import draft_kapture, read_kapture
+from covis.datasets.kapture_writer import write_kapture
+from covis.datasets.kitti import draft_kitti, read_kitti, write_kitti
 from covis.datasets.msls import draft_msls, read_msls
 from covis.datasets.msls_writer import write_msls
+from covis.datasets.nordland import draft_nordland, is_nordland, read_nordland, write_nordland
+from covis.datasets.npy_lists import draft_npy, read_npy, write_npy
+from covis.datasets.opensfm import draft_opensfm, read_opensfm
+from covis.datasets.opensfm_writer import write_opensfm
 from covis.datasets.photographs import draft_exif, draft_folder, read_exif, read_folder, write_exif, write_folder
+from covis.datasets.robotcar import draft_robotcar_seasons, read_robotcar_seasons
+from covis.datasets.robotcar_writer import write_robotcar_seasons
 from covis.datasets.seven_scenes import read_7scenes, write_7scenes
 from covis.datasets.tables import draft_table, read_table, write_table
+from covis.datasets.tum import draft_tum, read_tum, write_tum
 from covis.datasets.utm_names import draft_utm, read_utm, write_utm
 from covis.errors import InvalidInputError, MissingFileError
 from covis.images import Scene
@@ -138,13 +156,25 @@ def _first_has_gps(root: Path) -> bool:
 
 _SIGNS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("7scenes", _holds("TrainSplit.txt", "*/TrainSplit.txt")),
+    ("cmu-seasons", _holds("*-images-slice*.txt", "slice*/*-images-slice*.txt")),
+    ("robotcar-seasons", _holds("robotcar_v2_test.txt", "robotcar_v2_train.txt", "3D-models/all-merged/all.nvm")),
+    ("colmap", _holds("cameras.bin", "cameras.txt", "sparse/cameras.*", "sparse/*/cameras.*")),
+    ("kapture", _holds("sensors/sensors.txt", "mapping/sensors/sensors.txt")),
+    ("kitti", lambda root: all(_holds(pattern)(root) for pattern in ("sequences/*", "poses/*.txt"))),
+    ("opensfm", lambda root: root.name == "reconstruction.json" or _holds("reconstruction.json")(root)),
+    ("tum", _holds("rgb.txt", "*/rgb.txt")),
+    ("dbstruct", is_dbstruct),
     ("table", lambda root: root.is_file() and root.suffix in (".csv", ".parquet")),
+    ("gsv-cities", _holds("Dataframes/*.csv")),
     ("msls", _holds("train_val/*/*/seq_info.csv", "test/*/*/seq_info.csv", "train_val/*/*/postprocessed.csv")),
     (
         "gcl",
         lambda root: (root.is_file() and root.suffix == ".json") or _holds("train_val/*/query.json", "*/test.json", "query.json")(root),
     ),
     ("table", _holds("database.csv", "database.parquet")),
+    ("npy", _holds("*_dbImages.npy")),
+    ("nordland", is_nordland),
+    ("aligned", is_aligned),
     ("utm", lambda root: (first := _first_picture(root)) is not None and first.name.startswith("@")),
     ("table", lambda root: root.is_dir() and len([*root.glob("*.csv"), *root.glob("*.parquet")]) == 1),
     ("exif", _first_has_gps),
@@ -154,32 +184,68 @@ _SIGNS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
 
 READERS: dict[str, Reader] = {
     "7scenes": read_7scenes,
+    "aligned": read_aligned,
+    "cmu-seasons": read_cmu_seasons,
+    "colmap": read_colmap,
+    "dbstruct": read_dbstruct,
     "exif": read_exif,
     "folder": read_folder,
     "gcl": read_gcl,
+    "gsv-cities": read_gsv_cities,
+    "kapture": read_kapture,
+    "kitti": read_kitti,
     "msls": read_msls,
+    "nordland": read_nordland,
+    "npy": read_npy,
+    "opensfm": read_opensfm,
+    "robotcar-seasons": read_robotcar_seasons,
     "table": read_table,
+    "tum": read_tum,
     "utm": read_utm,
 }
 """Name -> reader: `(root, *, split, …) -> list[Scene]`."""
 
 DRAFTS: dict[str, Drafter] = {
+    "aligned": draft_aligned,
+    "cmu-seasons": draft_cmu_seasons,
+    "colmap": draft_colmap,
+    "dbstruct": draft_dbstruct,
     "exif": draft_exif,
     "folder": draft_folder,
     "gcl": draft_gcl,
+    "gsv-cities": draft_gsv_cities,
+    "kapture": draft_kapture,
+    "kitti": draft_kitti,
     "msls": draft_msls,
+    "nordland": draft_nordland,
+    "npy": draft_npy,
+    "opensfm": draft_opensfm,
+    "robotcar-seasons": draft_robotcar_seasons,
     "table": draft_table,
+    "tum": draft_tum,
     "utm": draft_utm,
 }
 """Name -> what the reader makes its scenes of, which `check` looks at: `(root, *, split, …) -> list[SceneDraft]`."""
 
 WRITERS: dict[str, Writer] = {
     "7scenes": write_7scenes,
+    "aligned": write_aligned,
+    "cmu-seasons": write_cmu_seasons,
+    "colmap": write_colmap,
+    "dbstruct": write_dbstruct,
     "exif": write_exif,
     "folder": write_folder,
     "gcl": write_gcl,
+    "gsv-cities": write_gsv_cities,
+    "kapture": write_kapture,
+    "kitti": write_kitti,
     "msls": write_msls,
+    "nordland": write_nordland,
+    "npy": write_npy,
+    "opensfm": write_opensfm,
+    "robotcar-seasons": write_robotcar_seasons,
     "table": write_table,
+    "tum": write_tum,
     "utm": write_utm,
 }
 """Name -> the inverse: `(scenes, out, *, overwrite, …) -> list[Path]`."""

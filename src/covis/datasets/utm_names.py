@@ -31,11 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covis.coordinates import to_degrees
+from covis.datasets.catalogue import DATASETS, Sizes, check_sizes
 from covis.datasets.drafts import EXAMPLES, Draft, Invalid, Missing, SceneDraft
 from covis.datasets.filing import Files, place_file
-from covis.errors import CovisWarning, InvalidInputError, MissingFileError
+from covis.errors import CovisWarning, InvalidInputError, MissingFileError, UnknownNameError
 from covis.files import atomic_path, check_absent, read_text, write_text
 from covis.images import Images, Scene
+from covis.lookup import suggest
 
 SPLITS = ("train", "val", "test")
 
@@ -57,6 +59,8 @@ def read_utm(
     invalid: Invalid = "stop",
     database: str = "database",
     queries: str = "queries",
+    dataset: str | None = None,
+    sizes: Sizes = "stop",
 ) -> list[Scene]:
     """Read a folder of images with their position in their names as one scene, called as the set's folder.
 
@@ -71,6 +75,8 @@ def read_utm(
         invalid: names with a heading outside [0, 360), or listed twice: "stop" or "skip". 360 is taken as 0.
         database: the name of the folder of the database.
         queries: the name of the folder of the queries (SF-XL has "queries_v1" and "queries_v2").
+        dataset: which benchmark this is, a name of `covis.datasets.catalogue.DATASETS`: its sizes are asserted.
+        sizes: what to do where they differ: "stop", "warn" or "ignore".
 
     Returns:
         One scene. Its `crs` is None where the names say no zone, an impossible one, or several (then with a warning: the
@@ -79,6 +85,7 @@ def read_utm(
     Raises:
         MissingFileError: there is no such folder, split, or no image in it.
         InvalidInputError: a name holds no position, or a policy says stop; the message names the file.
+        UnknownNameError: there is no such benchmark.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -88,11 +95,19 @@ def read_utm(
     >>> scene.queries.xy.tolist(), scene.queries.crs
     ([[381523.71, 3946790.15]], 'EPSG:32654')
     """
-    drafts = draft_utm(root, split=split, database=database, queries=queries)
+    drafts = draft_utm(root, split=split, database=database, queries=queries, dataset=dataset, sizes=sizes)
     return [draft.scene(missing=missing, invalid=invalid) for draft in drafts]
 
 
-def draft_utm(root: str | Path, *, split: str = "test", database: str = "database", queries: str = "queries") -> list[SceneDraft]:
+def draft_utm(
+    root: str | Path,
+    *,
+    split: str = "test",
+    database: str = "database",
+    queries: str = "queries",
+    dataset: str | None = None,
+    sizes: Sizes = "stop",
+) -> list[SceneDraft]:
     """What the names say, for `read_utm` and for checks.
 
     Raises:
@@ -112,6 +127,11 @@ def draft_utm(root: str | Path, *, split: str = "test", database: str = "databas
     apart = [[folder] for folder in folders] if len(folders) > 1 and split != "train" else [folders or [base]]
     read = [_draft(base, together) for together in apart]
     _set_frame([draft for draft, _ in read], [zones for _, zones in read], base)
+    if dataset is not None:
+        if dataset not in DATASETS:
+            raise UnknownNameError(f"There is no benchmark called {dataset!r} (covis ls datasets). {suggest(dataset, DATASETS)}")
+        counts = [len(draft.names) for draft, _ in read]
+        check_sizes(dataset, split=split, queries=counts[-1], database=counts[0], policy=sizes, where=base)
     return [SceneDraft(_scene_name(root, base, (database, queries)), split, *(draft for draft, _ in read))]
 
 
