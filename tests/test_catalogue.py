@@ -18,6 +18,7 @@ from covis.localisation import POSE_PROTOCOLS
 from covis.lookup import with_options
 from covis.protocols import protocol
 from covis.rankings import Rankings
+from covis.reports.lists import DATASET_COLUMNS, as_text, dataset_rows
 
 ASKED = (
     *("17places", "7scenes", "amstertime", "crossseason", "essex3in1", "extended-cmu-seasons", "eynsham", "gardenspoint", "gsv-cities"),
@@ -185,3 +186,13 @@ def test_amstertime_as_it_is_arranged(tmp_path):
     order = [[0, 1, 2], [0, 1, 2], [2, 0, 1]]
     found = Rankings(order, [[0.1, 0.2, 0.3]] * 3, scene.queries.names, scene.database.names)
     assert evaluate(found, scene, protocol="radius/25/all", samples=10).metrics["recall@1"].value == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200, 300])
+def test_no_address_is_broken_at_any_width(width):
+    """A table where there is room, else a block a benchmark; every word stays whole, so that an address can be copied."""
+    rows = dataset_rows(DATASETS)
+    text = as_text(DATASET_COLUMNS, rows, width=width)
+    assert set(text.split()) >= {word for row in rows for cell in row for word in cell.split()}
+    assert (max(map(len, text.splitlines())) <= width) or width < 120
+    assert text.startswith("name" if width >= 200 else "17places\n  layout")

@@ -61,9 +61,12 @@ def ls(
     elif markdown:
         typer.echo(as_markdown(columns, rows))
     elif what in ("datasets", "results"):
-        from covis.reports.lists import as_text
+        from covis.reports.lists import as_text, sourced
 
+        columns, rows, sources = sourced(columns, rows) if what == "results" else (columns, rows, [])
         typer.echo(as_text(columns, rows, width=shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE))
+        for number, source in enumerate(sources, start=1):
+            typer.echo(f"{'' if number > 1 else chr(10)}[{number}] {source}")
     else:
         width = max(16, *(len(row[0]) for row in rows))
         for name, *said in rows:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 from covis.datasets.catalogue import Dataset, Size
@@ -65,26 +67,69 @@ def result_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     ]
 
 
+def sourced(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[tuple[str, ...]], list[str]]:
+    """The same table with a number in place of each source, and the sources, numbered from 1; a remark goes with its source.
+
+    >>> sourced(("method", "source", "remark"), [("a", "paper", ""), ("b", "paper", "half size"), ("c", "paper", "")])
+    (('method', 'source'), [('a', '1'), ('b', '2'), ('c', '1')], ['paper', 'paper; half size'])
+    """
+    place, remark = columns.index("source"), columns.index("remark")
+    said = ["; ".join(filter(None, (row[place], row[remark]))) for row in rows]
+    number = {text: str(count) for count, text in enumerate(dict.fromkeys(said), start=1)}
+    kept = [column for column in range(len(columns)) if column != remark]
+    short = [tuple(number[text] if column == place else row[column] for column in kept) for row, text in zip(rows, said, strict=True)]
+    return tuple(columns[column] for column in kept), short, list(number)
+
+
+def as_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> str:
+    """The rows one below the other, a line a column, for a terminal that is too narrow for a table; words are never broken.
+
+    >>> print(as_blocks(("name", "what", "more"), [("a", "b c", "")], width=40))
+    a
+      what  b c
+    """
+    wide = max(map(len, columns))
+    blocks = []
+    for first, *rest in rows:
+        lines = [first]
+        for column, cell in zip(columns[1:], rest, strict=True):
+            start = f"  {column:<{wide}}  "
+            indent = " " * len(start)
+            lines += wrap(
+                cell, max(width, 40), initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
 def as_text(columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> str:
-    """A table for a terminal of so many characters; cells are broken where they must be.
+    """A table for a terminal of so many characters, or blocks where it is too narrow; an address is never broken.
 
     >>> print(as_text(("name", "what"), [("a", "b c")], width=12))
     name   what
     a      b c
     """
-    from io import StringIO
+    cells = [tuple(columns), *rows]
+    least = [max(len(word) for row in cells for word in (row[place].split() or [""])) for place in range(len(columns))]
+    if sum(least) + 3 * (len(columns) - 1) > width:
+        return as_blocks(columns, rows, width=width)
+    widths = _widths(least, [max(len(row[place]) for row in cells) for place in range(len(columns))], room=width - 3 * (len(columns) - 1))
+    lines = []
+    for row in cells:
+        parts = [wrap(cell, wide, break_long_words=False, break_on_hyphens=False) for cell, wide in zip(row, widths, strict=True)]
+        for line in zip_longest(*parts, fillvalue=""):
+            lines.append("   ".join(f"{part:<{wide}}" for part, wide in zip(line, widths, strict=True)).rstrip())
+    return "\n".join(lines)
 
-    from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="")
-    for column in columns:
-        table.add_column(column, overflow="fold")  # an address that is cut short is none
-    for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    out = StringIO()
-    Console(file=out, width=width, no_color=True, highlight=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+def _widths(least: Sequence[int], most: Sequence[int], *, room: int) -> list[int]:
+    """The columns' widths: what each needs, and what is left over shared by how much more each could use.
+
+    >>> _widths([2, 3], [2, 9], room=9)
+    [2, 7]
+    """
+    spare, wanted = max(0, room - sum(least)), sum(most) - sum(least)
+    return [low + (min(high - low, spare * (high - low) // wanted) if wanted else 0) for low, high in zip(least, most, strict=True)]
 
 
 def as_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
