@@ -8,17 +8,19 @@ import pytest
 from typer.testing import CliRunner
 
 from covis.cli import app
-from covis.datasets import read
+from covis.datasets import read, write
 from covis.descriptors import Descriptors
 from covis.errors import CovisWarning
 from covis.evaluation import evaluate
 from covis.extraction import extract
+from covis.images import Scene
 from covis.indexes import index
 from covis.labelling import label_by_surface
 from covis.labels import Labels
 from covis.models.checkpoints import load, save
 from covis.models.place import PlaceModel
 from covis.protocols import Protocol
+from covis.rankings import Rankings
 from covis.scores import Scores
 from covis.settings import ModelSettings
 from covis.whitening import fit_whitening
@@ -267,3 +269,16 @@ def test_a_map_shows_a_query_without_a_descriptor_as_not_found(tmp_path: Path) -
     assert all(match["found"] != "i4.jpg" for match in matches.values())
     assert matches.get("i4.jpg", {"found": None})["found"] is None
     assert Scores.load(tmp_path / "s.json").per_query["recall@1"][4] == 0
+
+
+def test_it_says_where_others_stand_under_the_same_protocol(town: list[Scene], tmp_path: Path) -> None:
+    scene = town[0]
+    (root,) = write("table", scene, tmp_path / "data", files="none")
+    order = np.argsort(np.linalg.norm(scene.queries.xy[:, None] - scene.database.xy[None], axis=2), axis=1)
+    found = Rankings(order, np.tile(np.arange(24.0), (16, 1)), scene.queries.names, scene.database.names)
+    ranked = found.save(tmp_path / "found.npz")
+    for protocol, hint in (("pitts30k/gmberton", "covis ls results --dataset pitts30k"), ("radius/25", "")):
+        out = tmp_path / f"{protocol.replace('/', '-')}.json"
+        said = run(root, "--read", "missing=ignore", "--rankings", ranked, "--protocol", protocol, "--out", out)
+        assert ("covis ls results" in said) == bool(hint)
+        assert hint in said

@@ -120,6 +120,15 @@ def published_results(dataset: str | None = None) -> list[Result]:
     return sorted(rows, key=lambda row: (row.dataset, -next(iter(row.values.values())), row.method, row.source))
 
 
+def sets_under(protocol: str) -> list[str]:
+    """The data sets on which there are results under a protocol.
+
+    >>> sets_under("tokyo247/gcl"), sets_under("radius/25")
+    (['tokyo247'], [])
+    """
+    return sorted({row.dataset for row in published_results() if row.protocol == protocol})
+
+
 def read_results(path: str | Path) -> list[Result]:
     """Your own results in the form of those shipped.
 

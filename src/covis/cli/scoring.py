@@ -122,6 +122,7 @@ def evaluate_command(
     from covis.evaluation import as_scored, default_protocol, evaluate
     from covis.files import check_absent
     from covis.protocols import protocol as named
+    from covis.published import sets_under
     from covis.reports.geojson import write_geojson
 
     choices = Choices(
@@ -150,6 +151,8 @@ def evaluate_command(
         written.append(write_geojson(scenes, geojson, rankings=placed, scores=scores, overwrite=overwrite))
     scores.save(out, overwrite=overwrite)
     say(f"{scores}\n")
+    for name in sets_under(rule.name):
+        say(f"what others published under {rule.name}: covis ls results --dataset {name}")
     print_json({"scores": str(out), **plain_scores(scores), "made": made}) if as_json else print_paths(*written)
 
 
