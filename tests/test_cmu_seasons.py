@@ -403,3 +403,15 @@ def test_the_readmes_own_line_has_z_up():
     row = [0.636779, 0.569692, 0.379586, -0.354792, -85.392177, 55.210379, -2.980700]
     (pose,) = poses_of(row, order="qw qx qy qz tx ty tz", convention="centre")
     assert pose[2, 1] < -0.97
+
+
+def test_a_failure_leaves_old_slices_under_their_own_cameras(seasons, tmp_path):
+    scenes = read_cmu_seasons(seasons(2))
+    write_cmu_seasons(scenes, tmp_path / "out")
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()}
+    database = replace(scenes[0].database, intrinsics=np.asarray(scenes[0].database.intrinsics) + 1)
+    queries = replace(scenes[0].queries, intrinsics=np.asarray(scenes[0].queries.intrinsics) + 1)
+    queries.path(0).unlink()
+    with pytest.raises(MissingFileError, match="must be there to be written"):
+        write_cmu_seasons([replace(scenes[0], database=database, queries=queries)], tmp_path / "out", overwrite=True)
+    assert before == {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()}

@@ -307,3 +307,12 @@ def test_a_byte_changed_is_never_a_traceback(tree):
             warnings.simplefilter("ignore", CovisWarning)
             with contextlib.suppress(CovisError):  # one of ours, or other values; never anything else
                 read_gsv_cities(root, missing="ignore", invalid="skip")
+
+
+def test_a_folder_that_holds_more_is_not_replaced(town, tmp_path):
+    with pytest.warns(CovisWarning, match="does not keep"):
+        (out,) = write_gsv_cities(placed(town), tmp_path / "set")
+    (out / "thesis.txt").write_text("precious")
+    with pytest.warns(CovisWarning), pytest.raises(InvalidInputError, match=r"Images alone; .* also holds thesis\.txt"):
+        write_gsv_cities(placed(town), out, overwrite=True)
+    assert (out / "thesis.txt").read_text() == "precious"

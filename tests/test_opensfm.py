@@ -11,7 +11,7 @@ from covis.coordinates import to_degrees
 from covis.datasets import check, guess_layout
 from covis.datasets.opensfm import read_opensfm
 from covis.datasets.opensfm_writer import write_opensfm
-from covis.errors import CovisError, CovisWarning, InvalidInputError, MissingFileError, OutputExistsError
+from covis.errors import CovisError, CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError
 from covis.images import Images, Scene
 
 
@@ -195,6 +195,7 @@ def changed(*path, to):
     (changed("shots", "a.jpg", "camera", to=3), r"'camera' must be text; found 3"),
     (changed("shots", "a.jpg", "camera", to="d"), r"its camera 'd' must stand among the cameras"),
     (changed("shots", "a.jpg", "capture_time", to="noon"), r"'capture_time' must be a finite number; found 'noon'"),
+    (changed("shots", "a.jpg", "capture_time", to=10**400), r"'capture_time' must be a finite number"),
     (changed("shots", to={"../a.jpg": SHOT}), r"inside the images' folder"),
     (changed("shots", to={"c.jpg": SHOT}), r"1 of 1 images.*c\.jpg"),
     (changed("cameras", "c", "focal", to=None), r"camera 'c': 'focal' must be a finite number; found None"),
@@ -226,3 +227,11 @@ def test_what_is_none_or_cannot_be_written_is_refused(town, tmp_path):
     write_opensfm([Scene("s", "test", one, one)], tmp_path / "out")
     with pytest.raises(OutputExistsError, match=r"already there"):
         write_opensfm([Scene("s", "test", one, one)], tmp_path / "out")
+
+
+def test_a_number_of_thousands_of_digits_is_damage(tmp_path):
+    folder = project(tmp_path, [GOOD])
+    path = folder / "reconstruction.json"
+    path.write_text(path.read_text().replace("12.5", "1" * 5001))
+    with pytest.raises(DamagedFileError, match="must be JSON"):
+        read_opensfm(folder)

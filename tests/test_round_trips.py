@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from covis.datasets import READERS, WRITERS, check, guess_layout, read, write
-from covis.errors import CovisWarning, OutputExistsError
+from covis.errors import CovisError, CovisWarning, InvalidInputError, OutputExistsError
 from covis.images import Images, Scene
-from covis.rasters import read_image
+from covis.rasters import read_image, write_image
 
 READING: dict[str, dict[str, Any]] = {
     "aligned": {"match": "none"},
@@ -111,3 +111,71 @@ def test_nothing_is_overwritten_unasked(layout: str, city: Scene, tmp_path: Path
 
 def test_every_reader_has_its_inverse() -> None:
     assert READERS.keys() == WRITERS.keys()
+
+
+@pytest.mark.parametrize("layout", sorted(set(WRITERS) - {"gcl"}))
+@pytest.mark.parametrize("files", ["copy", "link", "none"])
+def test_what_is_read_is_never_written_over(layout: str, files: str, city: Scene, tmp_path: Path) -> None:
+    """Images that would be replaced by links to themselves, or by nothing, stay as they are. (gcl replaces no folder.)"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CovisWarning)
+        root = root_of(layout, write(layout, city, tmp_path / "out"), tmp_path / "out")
+        (back,) = read(layout, root, **READING.get(layout, {}))
+        named = Scene(city.name if layout != "cmu-seasons" else back.name, city.split, back.database, back.queries)
+        before = {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()}
+        with pytest.raises(
+            InvalidInputError,
+            match=r"beside the one that it is made of|must not be replaced|own images lie in it|must (copy|have its) files|files must",
+        ):
+            write(layout, named, tmp_path / "out", overwrite=True, files=files)
+    assert before == {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("layout", sorted(set(WRITERS) - {"cmu-seasons", "gsv-cities", "msls"}))
+def test_several_scenes_are_written_all_or_none(layout: str, city: Scene, tmp_path: Path) -> None:
+    """The second scene's folder is taken: the first is not begun. (The three others write several scenes to one folder.)"""
+    second = dataclasses.replace(city, name="second")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CovisWarning)
+        write(layout, second, tmp_path / "out")
+        before = sorted((tmp_path / "out").rglob("*"))
+        with pytest.raises(OutputExistsError):
+            write(layout, [city, second], tmp_path / "out")
+    assert sorted((tmp_path / "out").rglob("*")) == before
+
+
+@pytest.mark.parametrize(("layout", "option", "said"), [
+    ("colmap", {"queries": 3}, "queries='3'"),
+    ("kitti", {"camera": True}, "camera of the reader read_kitti must be a whole number; got True"),
+    ("kitti", {"database": ["00"]}, r"database of the reader read_kitti must be a text; got \['00'\]"),
+    ("tum", {"tolerance": "x"}, "tolerance of the reader read_tum must be a number; got 'x'"),
+    ("nordland", {"names": 3}, "3"),
+    ("robotcar-seasons", {"model": 5}, "5"),
+])  # fmt: skip
+def test_options_of_another_type_are_refused_in_words(layout: str, option: dict[str, Any], said: str, city: Scene, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CovisWarning)
+        root = root_of(layout, write(layout, city, tmp_path / "out"), tmp_path / "out")
+        with pytest.raises(CovisError, match=said):
+            read(layout, root, **option)
+
+
+@pytest.mark.parametrize(("files", "layout"), [
+    (["ref/@1@2@.jpg", "query/@1@2@.jpg"], "utm"),
+    (["old/@1@2@.jpg", "new/@1@2@.jpg"], "utm"),
+    (["summer/@1@2@.jpg", "winter/@1@2@.jpg"], "utm"),
+    (["my_nordland_trip/database/@1@2@.jpg", "my_nordland_trip/queries/@1@2@.jpg"], "utm"),
+    (["walk.csv", "ref/a.jpg", "query/a.jpg"], "table"),
+    (["walk.csv", "summer/a.jpg", "winter/a.jpg"], "table"),
+    (["a.jpg", "cameras.txt"], "folder"),
+    (["a.jpg", "rgb.txt"], "folder"),
+    (["nordland_hike/database/a.jpg", "nordland_hike/queries/a.jpg"], "folder"),
+    (["ref/a.jpg", "query/a.jpg"], "aligned"),
+])  # fmt: skip
+def test_what_lies_about_is_not_taken_for_a_benchmark(files: list[str], layout: str, tmp_path: Path) -> None:
+    for file in files:
+        path = tmp_path / "set" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("name,lat,lon\n") if path.suffix == ".csv" else write_image(path, np.zeros((8, 8, 3), np.uint8))
+    root = tmp_path / "set" / ("" if "nordland" not in files[0] else files[0].partition("/")[0])
+    assert guess_layout(root) == layout

@@ -115,6 +115,22 @@ def test_the_pose_of_camera_2_by_hand(tmp_path):
     np.testing.assert_allclose(seen[:2] / seen[2], inside[:2] / inside[2] * 700 + (600, 180), atol=1e-9)
 
 
+def test_one_camera_for_all_that_is_read(tmp_path):
+    """00 has both, 01 has camera 0 alone: together both are read by camera 0, and 00 alone by camera 2."""
+    root = kitti(tmp_path, calib=CALIB)
+    kitti(tmp_path, calib=CALIB, camera=0)
+    (root / "sequences" / "01").mkdir()
+    (root / "sequences" / "00" / "image_0").rename(root / "sequences" / "01" / "image_0")
+    (root / "poses" / "01.txt").write_text((root / "poses" / "00.txt").read_text())
+    (root / "sequences" / "00" / "image_0").mkdir()
+    for name in ("000000.png", "000001.png"):
+        (root / "sequences" / "00" / "image_0" / name).touch()
+    (both,) = read_kitti(root, database="00", queries="01", one_world=True)
+    assert {name.partition("/")[0] for images in (both.database, both.queries) for name in images.names} == {"image_0"}
+    (alone,) = read_kitti(root, database="00")
+    assert alone.database.names[0] == "image_2/000000.png"
+
+
 def test_camera_0_needs_no_calibration_and_camera_2_does(tmp_path):
     with pytest.raises(MissingFileError, match=r"calib\.txt must be there for image_2"):
         read_kitti(kitti(tmp_path / "a"))

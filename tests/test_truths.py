@@ -397,6 +397,12 @@ def test_images_of_the_querys_own_time_are_no_pairs():
     assert found.excluded.toarray().tolist() == [[True, False, True], [False, True, False]]
     assert found.positives.toarray().tolist() == [[False, True, False], [True, False, True]]
     assert depth(placed([0, 1, 2], times=[1.0], there_times=[1.0, 1.0, 2.0]), "tokyo-tm/netvlad", k=1) == 3
+    lonely = truth(
+        placed([0, 1], asked=[0, 0], times=[1.0, 2.0], there_times=[1.0, 1.0]),
+        dataclasses.replace(protocol("tokyo-tm/netvlad"), denominator="with-positive"),
+    )
+    assert np.diff(lonely.positives.indptr).tolist() == [0, 2]
+    assert lonely.answerable.tolist() == [True, True], "its only positives are of its own time: it counts, and is a miss"
     with pytest.raises(InvalidInputError, match="for 1 images"):
         truth(placed([0, 1], times=[np.nan], there_times=[1.0, 2.0]), "tokyo-tm/netvlad")
     with pytest.raises(InvalidInputError, match="time"):

@@ -7,6 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, TypeVar
 
 from covis.errors import InvalidInputError, UnknownNameError
@@ -89,3 +90,48 @@ def chosen(name: str, pattern: str) -> bool:
     patterns = [one.strip() for one in pattern.split(",")]
     fits = [fnmatchcase(name, one) for one in patterns if not one.startswith("!")]
     return any(fits) and not any(fnmatchcase(name, one[1:]) for one in patterns if one.startswith("!"))
+
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "Path": ((str, Path), "a path"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+}
+"""What an argument is declared as -> the types that it takes, and what they are called."""
+
+
+def typed_options(function: Callable[..., Any], options: Mapping[str, Any], *, what: str) -> dict[str, Any]:
+    """The options as the function declares them: a whole number given for a text becomes the text, anything else is refused.
+
+    `--read database=10` reads as a number, and is the name of a sequence. Only arguments that are declared as text, path, number or
+    truth (or None) are looked at.
+
+    Raises:
+        InvalidInputError: a value is of another type; the message names the option.
+
+    >>> def reader(root, *, database: str | None = None, camera: int | None = None): ...
+    >>> typed_options(reader, {"database": 10, "camera": 2}, what="reader")
+    {'database': '10', 'camera': 2}
+    """
+    arguments = inspect.signature(function).parameters
+    return {
+        name: _typed(value, str(arguments[name].annotation).split(" | "), f"{name} of the {what} {getattr(function, '__name__', function)}")
+        if name in arguments
+        else value
+        for name, value in options.items()
+    }
+
+
+def _typed(value: Any, declared: Sequence[str], where: str) -> Any:
+    kinds = [kind for kind in declared if kind != "None"]
+    if not kinds or (value is None and "None" in declared) or any(kind not in _KINDS for kind in kinds):
+        return value
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and kinds[0] in ("str", "Path") and "int" not in kinds:
+        return str(value)
+    taken = {kind for name in kinds for kind in _KINDS[name][0]}
+    if not isinstance(value, tuple(taken)) or (isinstance(value, bool) and bool not in taken):
+        raise InvalidInputError(f"The option {where} must be {' or '.join(_KINDS[kind][1] for kind in kinds)}; got {value!r}.")
+    return value

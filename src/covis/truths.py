@@ -49,6 +49,7 @@ class Truth:
         queries_xy: (q, 2) metres, of the middle images; None where unknown.
         database_xy: (d, 2) metres.
         groups: (d,) int64 the place of each entry, where the protocol lets one image a place keep its rank; else None.
+        has_positive: (q,) bool, those of the query's own time included, where the protocol gives them no rank; else None.
     """
 
     query_names: tuple[str, ...]
@@ -64,6 +65,7 @@ class Truth:
     queries_xy: NDArray[np.float64] | None = None
     database_xy: NDArray[np.float64] | None = None
     groups: NDArray[np.int64] | None = None
+    has_positive: NDArray[np.bool_] | None = None
 
     def __repr__(self) -> str:
         asked, searched = np.count_nonzero(self.asked), np.count_nonzero(self.searched)
@@ -71,8 +73,8 @@ class Truth:
 
     @property
     def answerable(self) -> NDArray[np.bool_]:
-        """(q,) bool: is asked and has a positive."""
-        return np.asarray(np.diff(self.positives.indptr) > 0)
+        """(q,) bool: is asked and has a positive, be it of its own time: then it counts, and is a miss."""
+        return np.asarray(np.diff(self.positives.indptr) > 0) if self.has_positive is None else self.has_positive & self.asked
 
 
 def truth(scene: Scene, protocol: str | Protocol, labels: Labels | None = None) -> Truth:
@@ -101,12 +103,16 @@ def truth(scene: Scene, protocol: str | Protocol, labels: Labels | None = None) 
     searched = _flagged(database, rule.searched, what=f"searches the database of scene {scene.name!r}", rule=rule)
     eligible = searched & _flagged(database, rule.correct, what=f"scores the database of scene {scene.name!r}", rule=rule)
     # What a label rule leaves out (panoramas, say) is no business of a protocol that does not judge by labels.
-    excluded = _lifted(_excluded(scene, labels if rule.positive == "similarity" else None, rule), queries, database)
+    graded = labels if rule.positive == "similarity" else None
+    excluded = _lifted(_excluded(scene, graded, rule), queries, database)
     if rule.positive == "similarity" and labels is not None:
         near = labels.positives(rule.threshold, strict=rule.strict)
     else:
         near = _near(scene, rule, queries.images_of(asked), database.images_of(eligible))
     positives = _only(_lifted(near, queries, database), rows=asked, columns=eligible, without=excluded)
+    counts = positives
+    if rule.moments == "other":  # as NetVLAD and GCL have it: only the list loses them, not the denominator
+        counts = _only(near, rows=asked, columns=eligible, without=_excluded(scene, graded, dataclasses.replace(rule, moments="any")))
     return Truth(
         queries.names(),
         database.names(),
@@ -121,6 +127,7 @@ def truth(scene: Scene, protocol: str | Protocol, labels: Labels | None = None) 
         queries_xy=None if scene.queries.xy is None else scene.queries.xy[queries.middle],
         database_xy=None if scene.database.xy is None else scene.database.xy[database.middle],
         groups=_places(scene, rule)[1][database.middle] if rule.duplicates == "place" else None,
+        has_positive=np.diff(counts.indptr) > 0 if rule.moments == "other" else None,
     )
 
 
@@ -170,6 +177,7 @@ def joint_truth(scenes: Sequence[Scene], truths: Sequence[Truth]) -> Truth:
         queries_xy=np.concatenate(here) if placed else None,
         database_xy=np.concatenate(there) if placed else None,
         groups=_apart(groups) if groups else None,
+        has_positive=None if any(one.has_positive is None for one in truths) else np.concatenate([one.answerable for one in truths]),
     )
 
 

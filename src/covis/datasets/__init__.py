@@ -35,7 +35,7 @@ from covis.datasets.tum import draft_tum, read_tum, write_tum
 from covis.datasets.utm_names import draft_utm, read_utm, write_utm
 from covis.errors import InvalidInputError, MissingFileError
 from covis.images import Scene
-from covis.lookup import resolve, with_options
+from covis.lookup import resolve, typed_options, with_options
 from covis.rasters import has_gps
 
 Reader = Callable[..., list[Scene]]
@@ -60,7 +60,7 @@ def read(layout: str, root: str | Path, *, split: str = "test", **options: Any) 
     """
     name = guess_layout(root) if layout == "auto" else layout
     reader = with_options(resolve(name, READERS, what="layout"), {"split": split, **options}, what="reader")
-    scenes: list[Scene] = reader(root, split=split, **options)
+    scenes: list[Scene] = reader(root, split=split, **typed_options(reader, options, what="reader"))
     return scenes
 
 
@@ -79,7 +79,8 @@ def write(layout: str, scenes: Scene | Sequence[Scene], out: str | Path, **optio
         CovisError: whatever else the writer cannot do.
     """
     writer = with_options(resolve(layout, WRITERS, what="layout"), options, what="writer")
-    written: list[Path] = writer([scenes] if isinstance(scenes, Scene) else list(scenes), out, **options)
+    given = typed_options(writer, options, what="writer")
+    written: list[Path] = writer([scenes] if isinstance(scenes, Scene) else list(scenes), out, **given)
     return written
 
 
@@ -114,8 +115,9 @@ def check(
     policies = {key: options.pop(key) for key in ("missing", "invalid") if key in options and name in DRAFTS}
     reader = with_options(DRAFTS.get(name) or resolve(name, READERS, what="layout"), {"split": split, **options}, what="reader")
     unseen = policies.get("missing") == "ignore"
+    given = typed_options(reader, options, what="reader")
     return inspect(
-        lambda: reader(root, split=split, **options),
+        lambda: reader(root, split=split, **given),
         Path(root),
         layout=name,
         decode=decode and not unseen,
@@ -154,15 +156,18 @@ def _first_has_gps(root: Path) -> bool:
     return picture is not None and has_gps(picture)
 
 
+_MODELS = tuple((at, form) for at in ("", "sparse/", "sparse/*/") for form in ("bin", "txt"))
+"""Where a model of COLMAP lies, and in which form."""
+
 _SIGNS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("7scenes", _holds("TrainSplit.txt", "*/TrainSplit.txt")),
     ("cmu-seasons", _holds("*-images-slice*.txt", "slice*/*-images-slice*.txt")),
     ("robotcar-seasons", _holds("robotcar_v2_test.txt", "robotcar_v2_train.txt", "3D-models/all-merged/all.nvm")),
-    ("colmap", _holds("cameras.bin", "cameras.txt", "sparse/cameras.*", "sparse/*/cameras.*")),
+    ("colmap", lambda root: any(_holds(f"{at}cameras.{form}")(root) and _holds(f"{at}images.{form}")(root) for at, form in _MODELS)),
     ("kapture", _holds("sensors/sensors.txt", "mapping/sensors/sensors.txt")),
     ("kitti", lambda root: all(_holds(pattern)(root) for pattern in ("sequences/*", "poses/*.txt"))),
     ("opensfm", lambda root: root.name == "reconstruction.json" or _holds("reconstruction.json")(root)),
-    ("tum", _holds("rgb.txt", "*/rgb.txt")),
+    ("tum", lambda root: any(_holds(f"{at}rgb.txt")(root) and _holds(f"{at}groundtruth.txt")(root) for at in ("", "*/"))),
     ("dbstruct", is_dbstruct),
     ("table", lambda root: root.is_file() and root.suffix in (".csv", ".parquet")),
     ("gsv-cities", _holds("Dataframes/*.csv")),
@@ -174,10 +179,10 @@ _SIGNS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("table", _holds("database.csv", "database.parquet")),
     ("npy", _holds("*_dbImages.npy")),
     ("nordland", is_nordland),
-    ("aligned", is_aligned),
     ("utm", lambda root: (first := _first_picture(root)) is not None and first.name.startswith("@")),
     ("table", lambda root: root.is_dir() and len([*root.glob("*.csv"), *root.glob("*.parquet")]) == 1),
     ("exif", _first_has_gps),
+    ("aligned", is_aligned),
     ("folder", lambda root: _first_picture(root) is not None),
 )
 """(layout, whether a root looks like it), in the order in which they are tried."""

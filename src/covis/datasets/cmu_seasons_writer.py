@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from covis.datasets.cmu_seasons import IMAGE, Camera, read_cameras
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, place_file, refuse_in_place, require_files
 from covis.datasets.pose_lists import seven_rows, write_list
 from covis.errors import CovisWarning, InvalidInputError
 from covis.files import atomic_path, check_absent, read_text, write_text
@@ -58,10 +58,16 @@ def write_cmu_seasons(scenes: Sequence[Scene], out: str | Path, *, overwrite: bo
     cameras, owners = _cameras([images for scene in scenes for images in (scene.database, scene.queries)])
     named = [_names(images, row) for images, row in zip((i for s in scenes for i in (s.database, s.queries)), owners, strict=True)]
     folders = [check_absent(out / f"slice{number}", overwrite=overwrite) for number in numbers]
-    _write_cameras(out, _camera_table(cameras), folders=folders, overwrite=overwrite)
+    refuse_in_place(scenes, folders)
+    table = _checked_cameras(out, _camera_table(cameras), folders=folders, overwrite=overwrite)
+    for scene in scenes if files != "none" else ():
+        for images in (scene.database, scene.queries):
+            require_files(images)  # before a slice is replaced: all of them share the intrinsics that come last
     for scene, number, target, database, queries in zip(scenes, numbers, folders, named[::2], named[1::2], strict=True):
         with atomic_path(target) as folder:
             _write_slice(scene, number, folder, names=(database, queries), files=files)
+    if table is not None:
+        write_text(out / "intrinsics.txt", table)
     return folders
 
 
@@ -85,18 +91,18 @@ def _write_slice(scene: Scene, number: int, folder: Path, *, names: tuple[list[s
     write_list(folder / "camera-poses" / f"query-images-slice{number}.txt", names[1], seven_rows(poses, form="cmu"))
 
 
-def _write_cameras(out: Path, table: str, *, folders: Sequence[Path], overwrite: bool) -> None:
-    """Write `intrinsics.txt`, which all slices of a folder share; those that stay must not come under other cameras."""
+def _checked_cameras(out: Path, table: str, *, folders: Sequence[Path], overwrite: bool) -> str | None:
+    """What `intrinsics.txt` is to hold, None where it holds it; all slices share it, and those that stay must not come under others."""
     path = out / "intrinsics.txt"
     if (read_text(path) if path.is_file() else "") == table:
-        return
+        return None
     if table:
         check_absent(path, overwrite=overwrite)
     others = [folder for folder in sorted(out.glob("slice*")) if folder not in folders]
     if others or not table:
         stay = others[0] if others else path
         raise InvalidInputError(f"All slices of a folder share intrinsics.txt; {stay} is there, of other cameras. Write to another folder.")
-    write_text(path, table)
+    return table
 
 
 def _slice_numbers(names: Sequence[str]) -> list[int]:

@@ -19,11 +19,11 @@ from typing import Literal, TypeAlias
 from covis.datasets.camera_models import HALF, ModelCamera, intrinsics_of
 from covis.datasets.colmap_files import has_model, model_bytes, read_model
 from covis.datasets.drafts import Draft, Invalid, Missing, SceneDraft
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.datasets.pose_orders import FORMS, poses_of, rows_of
 from covis.datasets.posed import cameras_to_write, check_split, ground_columns, names_to_write, scene_draft, sides_to_write, who_asks
 from covis.errors import CovisWarning, InvalidInputError, MissingFileError
-from covis.files import atomic_path, check_absent
+from covis.files import atomic_path
 from covis.images import Scene
 
 Form: TypeAlias = Literal["binary", "text"]
@@ -120,6 +120,7 @@ def write_colmap(
     if form not in _SUFFIXES:
         raise InvalidInputError(f"The form of a COLMAP model must be 'binary' or 'text'; got {form!r}.")
     out = Path(out)
+    check_targets(scenes, out, overwrite=overwrite)
     for scene, sides in zip(scenes, sides_to_write(scenes, layout="colmap", held=("pose", "intrinsics")), strict=True):
         for given in sides.values():
             given.need("pose", "intrinsics")
@@ -133,7 +134,7 @@ def write_colmap(
         for side, given in sides.items():
             rows = rows_of(given.need("pose")[0], order=_FORM.order, convention=_FORM.convention)
             posed += [(name, row, camera + 1) for name, row, camera in zip(names[side], rows.tolist(), took[side], strict=True)]
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        with atomic_path(out / scene.name) as folder:
             (folder / "sparse" / "0").mkdir(parents=True)
             for name, content in model_bytes(cameras, posed, _SUFFIXES[form]).items():
                 (folder / "sparse" / "0" / name).write_bytes(content)

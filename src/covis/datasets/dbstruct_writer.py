@@ -16,9 +16,9 @@ from covis.datasets.dbstruct import SPLITS
 from covis.datasets.dbstruct_files import DbStruct, write_struct
 from covis.datasets.dbstruct_sets import KNOWN, known_set, places_of
 from covis.datasets.dbstruct_times import seconds
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.errors import CovisWarning, InvalidInputError
-from covis.files import atomic_path, check_absent
+from covis.files import atomic_path
 from covis.images import Images, Scene
 
 _HELD = ("root", "names", "xy", "_", "flags")
@@ -57,9 +57,10 @@ def write_dbstruct(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool 
         raise InvalidInputError(
             f"Scenes written to one folder must differ in name or split; {twice[0][0]!r} ({twice[0][1]}) is there twice."
         )
+    check_targets(scenes, out, overwrite=overwrite)
     held = {(scene.name, scene.split): _held(scene) for scene in scenes}
     for name in dict.fromkeys(scene.name for scene in scenes):
-        with atomic_path(check_absent(out / name, overwrite=overwrite)) as folder:
+        with atomic_path(out / name) as folder:
             (folder / "datasets").mkdir(parents=True)
             placed: dict[Path, Path] = {}
             for scene in (scene for scene in scenes if scene.name == name):

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from covis.coordinates import to_degrees
 from covis.datasets.drafts import Draft, Invalid, Missing, SceneDraft
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, place_file, refuse_in_place
 from covis.datasets.sheets import Sheet, read_sheet
 from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, UnknownNameError
 from covis.files import atomic_path, check_absent
@@ -145,7 +145,12 @@ def write_gsv_cities(scenes: Sequence[Scene], out: str | Path, *, overwrite: boo
     if files not in ("copy", "link", "none"):
         raise InvalidInputError(f"files must be 'copy', 'link' or 'none'; got {files!r}.")
     cities = {scene.name: _written(scene) for scene in scenes}
-    with atomic_path(check_absent(out, overwrite=overwrite)) as folder:
+    refuse_in_place(scenes, [check_absent(out, overwrite=overwrite)])
+    if foreign := sorted(path.name for path in (out.iterdir() if out.is_dir() else ()) if path.name not in ("Dataframes", "Images")):
+        raise InvalidInputError(
+            f"A folder that is replaced must hold Dataframes and Images alone; {out} also holds {foreign[0]}. Choose another folder."
+        )
+    with atomic_path(out) as folder:
         (folder / "Dataframes").mkdir(parents=True)
         for city, rows in cities.items():
             (folder / "Images" / city).mkdir(parents=True)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from covis.datasets.camera_models import HALF
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.datasets.kapture import DATA
 from covis.datasets.pose_orders import FORMS, rows_of
 from covis.datasets.posed import cameras_to_write, names_to_write, sides_to_write
 from covis.errors import CovisWarning
-from covis.files import atomic_path, check_absent, write_text
+from covis.files import atomic_path, write_text
 from covis.images import Images, Scene
 
 _FORM = FORMS["kapture"]
@@ -33,10 +33,11 @@ def write_kapture(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool =
         OutputExistsError: a scene's folder is there and `overwrite` is false.
     """
     out = Path(out)
+    check_targets(scenes, out, overwrite=overwrite)
     for scene, sides in zip(scenes, sides_to_write(scenes, layout="kapture", held=("pose", "intrinsics", "frame")), strict=True):
         names = names_to_write(sides, layout="kapture", forbidden=r",|^\s|\s$|^#", folders=False)
         texts = {side: _texts(images, names[side]) for side, images in sides.items()}
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        with atomic_path(out / scene.name) as folder:
             for side, images in sides.items():
                 part = folder if len(sides) == 1 else folder / {"database": "mapping", "queries": "query"}[side]
                 (part / DATA).mkdir(parents=True)

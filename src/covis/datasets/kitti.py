@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covis.datasets.drafts import Draft, Invalid, Missing, SceneDraft
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.datasets.posed import check_split, ground_columns, sequence_drafts, sides_to_write
 from covis.datasets.text_lines import lines_of, number, numbers
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
-from covis.files import atomic_path, check_absent, write_text
+from covis.files import atomic_path, write_text
 from covis.images import Images, Scene
 
 _FRAME = re.compile(r"(\d{6,})\.(png|jpg|jpeg)", re.ASCII | re.IGNORECASE)
@@ -91,8 +91,13 @@ def draft_kitti(
     if not known:
         raise MissingFileError(f"{root} must hold a sequence with poses (sequences/00 and poses/00.txt); found none.")
 
+    read = [name for name in (database, queries) if name is not None] or known
+    if camera is None:  # one for all that is read: sequences of two cameras would not be comparable
+        camera = 2 if all((root / "sequences" / name / "image_2").is_dir() for name in read) else 0
+    chosen = camera
+
     def draft(name: str) -> Draft:
-        return _draft(root, name, _camera(root, name, camera), up)
+        return _draft(root, name, chosen, up)
 
     return sequence_drafts(root, split, known, asked=(database, queries), draft=draft)
 
@@ -114,9 +119,10 @@ def write_kitti(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = F
         OutputExistsError: a scene's folder is there and `overwrite` is false.
     """
     out = Path(out)
+    check_targets(scenes, out, overwrite=overwrite)
     for scene, sides in zip(scenes, sides_to_write(scenes, layout="kitti", held=("pose", "intrinsics", "time")), strict=True):
         texts = [_texts(images) for images in sides.values()]
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        with atomic_path(out / scene.name) as folder:
             for place, (images, written) in enumerate(zip(sides.values(), texts, strict=True)):
                 sequence = folder / "sequences" / f"{place:02d}"
                 sequence.mkdir(parents=True)
@@ -126,12 +132,6 @@ def write_kitti(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = F
                 for row in range(len(images)):
                     place_file(images.path(row), sequence / "image_0" / f"{row:06d}{images.path(row).suffix.lower()}", files)
     return [out / scene.name for scene in scenes]
-
-
-def _camera(root: Path, name: str, camera: int | None) -> int:
-    if camera is None:
-        return 2 if (root / "sequences" / name / "image_2").is_dir() else 0
-    return camera
 
 
 def _draft(root: Path, name: str, camera: int, up: str | None) -> Draft:

@@ -206,7 +206,11 @@ class _Reconstruction:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite number that float64 holds; a text of hundreds of digits is none."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _say(text: str) -> None:
@@ -216,7 +220,7 @@ def _say(text: str) -> None:
 def _reconstructions(path: Path) -> list[dict[str, Any]]:
     try:
         value = json.loads(read_text(path).removeprefix("\ufeff"), object_pairs_hook=lambda pairs: _once(pairs, path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a JSONDecodeError, or a number of too many digits
         raise DamagedFileError(f"{path} must be JSON; it is truncated or of another kind ({error}). Write it again.") from error
     if not isinstance(value, list) or not value or not all(isinstance(one, dict) and "shots" in one for one in value):
         raise DamagedFileError(

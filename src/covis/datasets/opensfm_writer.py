@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.datasets.opensfm import DISTORTION
 from covis.datasets.posed import Camera, cameras_to_write, names_to_write, sides_to_write
-from covis.files import atomic_path, check_absent, write_text
+from covis.files import atomic_path, write_text
 from covis.images import Images, Scene
 
 _REFERENCE = re.compile(r"\+proj=aeqd \+lat_0=(\S+) \+lon_0=(\S+) \+datum=WGS84 \+units=m \+no_defs")
@@ -36,6 +36,7 @@ def write_opensfm(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool =
         OutputExistsError: a scene's folder is there and `overwrite` is false.
     """
     out = Path(out)
+    check_targets(scenes, out, overwrite=overwrite)
     for scene, sides in zip(scenes, sides_to_write(scenes, layout="opensfm", held=_held(scenes)), strict=True):
         for given in sides.values():
             given.need("pose", "intrinsics")
@@ -47,7 +48,7 @@ def write_opensfm(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool =
         reference = _REFERENCE.fullmatch(scene.database.crs or "")
         if reference:
             value["reference_lla"] = {"latitude": float(reference[1]), "longitude": float(reference[2]), "altitude": 0.0}
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        with atomic_path(out / scene.name) as folder:
             folder.mkdir(parents=True)
             write_text(folder / "reconstruction.json", json.dumps([value | {"points": {}}], allow_nan=False, ensure_ascii=False, indent=1))
             for side, given in sides.items():

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.datasets.pose_lists import STAMPED, write_list, write_nvm
 from covis.datasets.robotcar import CONDITIONS, IMAGE, LISTS, LOCATIONS, NVM, REFERENCE, positions_of
 from covis.errors import CovisWarning, InvalidInputError
-from covis.files import atomic_path, check_absent, write_text
+from covis.files import atomic_path, write_text
 from covis.images import Images, Scene
 
 UNKNOWN = "unknown"
@@ -50,6 +50,7 @@ def write_robotcar_seasons(scenes: Sequence[Scene], out: str | Path, *, overwrit
     out = Path(out)
     if len({scene.name for scene in scenes}) != len(scenes):
         raise InvalidInputError("Scenes written to one folder must have different names.")
+    check_targets(scenes, out, overwrite=overwrite)
     for scene in scenes:
         if scene.split not in LISTS or scene.training:
             raise InvalidInputError(
@@ -57,7 +58,7 @@ def write_robotcar_seasons(scenes: Sequence[Scene], out: str | Path, *, overwrit
             )
         names = _names(scene.database, database=True), _names(scene.queries, database=False)
         cameras = _intrinsics(scene, names)
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        with atomic_path(out / scene.name) as folder:
             for images, listed in zip((scene.database, scene.queries), names, strict=True):
                 for row, name in enumerate(listed):
                     place_file(images.path(row), folder / "images" / name, files)

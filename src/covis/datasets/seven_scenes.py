@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
-from covis.files import atomic_path, check_absent, read_text, write_text
+from covis.files import atomic_path, read_text, write_text
 from covis.images import Images, Scene
 from covis.rasters import write_depth, write_image
 
@@ -83,11 +83,12 @@ def write_7scenes(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool =
     if len({scene.name for scene in scenes}) != len(scenes):
         raise InvalidInputError("Scenes written to one folder must have different names.")
     written = []
+    check_targets(scenes, out, overwrite=overwrite)
     for scene in scenes:
         sides = [scene.database] if scene.training else [scene.database, scene.queries]
         intrinsics = _one_camera(scene.name, sides)
         numbers = _sequence_numbers(sides)
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        with atomic_path(out / scene.name) as folder:
             for images, numbered in zip(sides, numbers, strict=True):
                 _write_side(images, folder, numbered, files)
             test = numbers[1].values() if len(numbers) > 1 else []

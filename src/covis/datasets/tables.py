@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from covis.datasets.columns import block, find_columns, poses, values
 from covis.datasets.drafts import EXAMPLES, Draft, Invalid, Missing, SceneDraft, files_present
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.datasets.sheets import Sheet, is_time_format, read_sheet
 from covis.errors import CovisWarning, InvalidInputError, MissingFileError
-from covis.files import atomic_path, check_absent
+from covis.files import atomic_path
 from covis.geometry import check_rigid
 from covis.images import Images, Scene
 
@@ -241,12 +241,13 @@ def write_table(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = F
     out = Path(out)
     if len({scene.name for scene in scenes}) != len(scenes):
         raise InvalidInputError("Scenes written to one folder must have different names.")
+    check_targets(scenes, out, overwrite=overwrite)
     for scene in scenes:
         if scene.split not in _SPLITS.values() or (scene.split == "train" and not scene.training):
             raise InvalidInputError(
                 f"A scene in tables must be of the split train (the same images on both sides), val or test; got {scene!r}."
             )
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        with atomic_path(out / scene.name) as folder:
             folder.mkdir()
             sides = {"database": scene.database} if scene.training else {"database": scene.database, "queries": scene.queries}
             apart = scene.database.root.absolute() != scene.queries.root.absolute()

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from covis.datasets.drafts import EXAMPLES, Draft, Invalid, Missing, SceneDraft
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.datasets.pose_orders import FORMS, poses_of, rows_of
 from covis.datasets.posed import check_split, ground_columns, names_to_write, sequence_drafts, sides_to_write
 from covis.datasets.text_lines import Line, inner_name, lines_of, number, numbers
 from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError
-from covis.files import atomic_path, check_absent, write_text
+from covis.files import atomic_path, write_text
 from covis.geometry import check_intrinsics
 from covis.images import Images, Scene
 
@@ -128,10 +128,11 @@ def write_tum(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = Fal
         OutputExistsError: a scene's folder is there and `overwrite` is false.
     """
     out = Path(out)
+    check_targets(scenes, out, overwrite=overwrite)
     for scene, sides in zip(scenes, sides_to_write(scenes, layout="tum", held=("pose", "time")), strict=True):
         names = names_to_write(sides, layout="tum", forbidden=r"\s|^#", folders=False)
         texts = {side: _texts(images, names[side]) for side, images in sides.items()}
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        with atomic_path(out / scene.name) as folder:
             for side, images in sides.items():
                 sequence = folder if len(sides) == 1 else folder / side
                 sequence.mkdir(parents=True, exist_ok=True)

@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 from covis.coordinates import to_degrees
 from covis.datasets.catalogue import DATASETS, Sizes, check_sizes
 from covis.datasets.drafts import EXAMPLES, Draft, Invalid, Missing, SceneDraft
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.errors import CovisWarning, InvalidInputError, MissingFileError, UnknownNameError
-from covis.files import atomic_path, check_absent, read_text, write_text
+from covis.files import atomic_path, read_text, write_text
 from covis.images import Images, Scene
 from covis.lookup import suggest
 
@@ -165,6 +165,7 @@ def write_utm(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = Fal
     out = Path(out)
     if len({scene.name for scene in scenes}) != len(scenes):
         raise InvalidInputError("Scenes written to one folder must have different names.")
+    check_targets(scenes, out, overwrite=overwrite)
     for scene in scenes:
         if scene.split not in SPLITS or (scene.split == "train" and not scene.training):
             raise InvalidInputError(
@@ -172,7 +173,7 @@ def write_utm(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = Fal
             )
         sides = {"database": scene.database} if scene.training else {"database": scene.database, "queries": scene.queries}
         names = {side: _written_names(images, side) for side, images in sides.items()}
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        with atomic_path(out / scene.name) as folder:
             for side, images in sides.items():
                 place = folder / "images" / scene.split / side
                 place.mkdir(parents=True)
