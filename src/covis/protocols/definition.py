@@ -61,7 +61,8 @@ class Protocol:
         windows: consecutive frames in a query and in a database entry; odd.
         duplicates: "keep": every image found keeps its rank; "place": of the database images of one place (the cutouts of a panorama, say)
             the best found keeps its rank, the others take none, and a place with a positive counts as one positive.
-        moments: "other": database images of the query's own `Images.time` take no rank and are no positives; "any": they do.
+        moments: "other": database images of the query's own `Images.time` take no rank; a query whose only positives are of its own time
+            counts, as a miss. "any": they take theirs.
         precision: what AP@k divides by: "msls": min(positives, k); "relevant": positives; "found": hits in the first k.
         short: a ranking with fewer than k entries of a database that has more: "refuse" it, or "use" what is there.
         ks: the k of recall@k and its like.
@@ -148,7 +149,9 @@ class Protocol:
             "searched": f"{alone}{_with(self.searched, '; only images')}; an image with itself is no pair"
             + ("" if self.moments == "any" else ", nor with one taken at the query's own time"),
             "correct": self.correct_in_words(),
-            "counted": "all queries; one without a positive is a miss" if self.denominator == "all" else "queries with a positive",
+            "counted": "all queries; one without a positive is a miss"
+            if self.denominator == "all"
+            else "queries with a positive" + ("" if self.moments == "any" else ", be it of their own time"),
             "duplicates": "every image found keeps its rank"
             if self.duplicates == "keep"
             else "of a place's images the best keeps its rank",
