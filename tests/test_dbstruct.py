@@ -16,10 +16,10 @@ from covis.datasets import catalogue, guess_layout
 from covis.datasets.catalogue import Dataset, Size
 from covis.datasets.checks import inspect
 from covis.datasets.dbstruct import draft_dbstruct, read_dbstruct
-from covis.datasets.dbstruct_files import DbStruct, read_struct, write_struct
-from covis.datasets.dbstruct_times import seconds
-from covis.datasets.dbstruct_writer import write_dbstruct
-from covis.datasets.matlab_files import read_variable
+from covis.datasets.dbstruct.files import DbStruct, read_struct, write_struct
+from covis.datasets.dbstruct.matlab import read_variable
+from covis.datasets.dbstruct.times import seconds
+from covis.datasets.dbstruct.writing import write_dbstruct
 from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError
 from covis.images import Images, Scene
 from covis.labelling import self_pairs

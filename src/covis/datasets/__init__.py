@@ -11,9 +11,7 @@ from covis.datasets.checks import Progress, Report, inspect
 from covis.datasets.cmu_seasons import draft_cmu_seasons, read_cmu_seasons
 from covis.datasets.cmu_seasons_writer import write_cmu_seasons
 from covis.datasets.colmap import draft_colmap, read_colmap, write_colmap
-from covis.datasets.dbstruct import draft_dbstruct, read_dbstruct
-from covis.datasets.dbstruct_folders import is_dbstruct
-from covis.datasets.dbstruct_writer import write_dbstruct
+from covis.datasets.dbstruct import draft_dbstruct, is_dbstruct, read_dbstruct, write_dbstruct
 from covis.datasets.drafts import SceneDraft
 from covis.datasets.gcl import draft_gcl, read_gcl, write_gcl
 from covis.datasets.gsv_cities import draft_gsv_cities, read_gsv_cities, write_gsv_cities

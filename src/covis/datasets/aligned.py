@@ -9,18 +9,32 @@ What corresponds gets the same `frame`, so that the protocols `frames/N` and the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from covis.datasets.catalogue import Sizes, check_sizes
 from covis.datasets.drafts import Invalid, Missing, SceneDraft
-from covis.datasets.filing import Files
-from covis.datasets.picture_folders import Pictures, check_writable, frames_of, in_order, inside, is_side, pictures, write_pictures
-from covis.errors import InvalidInputError, MissingFileError, UnknownNameError
-from covis.files import atomic_path, check_absent
+from covis.datasets.filing import Files, check_targets
+from covis.datasets.picture_folders import (
+    Pictures,
+    check_apart,
+    check_writable,
+    check_written,
+    data_folder,
+    first_picture,
+    frames_of,
+    in_order,
+    is_side,
+    pictures,
+    write_pictures,
+)
+from covis.errors import CovisError, CovisWarning, InvalidInputError, UnknownNameError
+from covis.files import atomic_path
 from covis.images import Scene
 from covis.lookup import suggest
+from covis.rasters import has_gps
 
 Match: TypeAlias = Literal["auto", "number", "name", "order", "none"]
 MATCHES = ("auto", "number", "name", "order", "none")
@@ -67,7 +81,8 @@ def read_aligned(
 ) -> list[Scene]:
     """Read two folders whose images correspond as one scene, called as the set's folder.
 
-    The .jpg, .jpeg and .png files of a folder count, not those of its subfolders, in the order of their numbers.
+    The .jpg, .jpeg and .png files of a folder count, not those of its subfolders, in the order of their numbers; a list beside the
+    folder (`<folder>_images_paths.txt`) says instead what counts, in which order.
 
     Args:
         root: the folder that holds both.
@@ -81,16 +96,20 @@ def read_aligned(
         match: what corresponds. "number": files whose name is the same number (which becomes `frame`); "name": files of the same
             name but for the suffix (`frame` is the place among all names, in order; each query must have its counterpart);
             "order": the first to the first and so on, of equally many; "none": nothing, without `frame`. "auto": "number" where all
-            names are the same numbers on both sides, "name" where they are the same, "order" where they are no numbers.
-            Default that of the set, else "auto".
+            names are the same numbers on both sides, "name" where they are the same; "order", with a warning, where they share
+            none and are equally many; anything else is refused. Default that of the set, else "auto".
 
     Returns:
         One scene, with names and `frame`.
 
     Raises:
         MissingFileError: there is no such folder, or no image in it.
-        InvalidInputError: the images do not correspond as they must, two are the same frame, or a policy says stop.
+        InvalidInputError: the images do not correspond as they must, nothing says how, two are the same frame, one folder is both
+            sides, or a policy says stop.
         UnknownNameError: no set has that name.
+
+    Warns:
+        CovisWarning: "auto" took them in order.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -122,20 +141,17 @@ def draft_aligned(
     """
     if split != "test":
         raise InvalidInputError(f"{WHAT} has the split 'test' alone; got {split!r}.")
-    root = Path(root).absolute()
-    if not root.is_dir():
-        raise MissingFileError(f"{root} must be a folder that holds two, of the database and of the queries; there is no such folder.")
-    name = dataset or _FOLDERS.get(root.name.lower(), root.name.lower())
+    root = data_folder(root, "a folder that holds two, of the database and of the queries")
+    name = dataset or _set_of(root.name)
     if dataset and dataset not in SETS:
         raise UnknownNameError(f"There is no set of corresponding images called {dataset!r}. {suggest(dataset, SETS)}")
     folders = SETS[name][:2] if name in SETS else next((pair for pair in _USUAL if all(is_side(root / side) for side in pair)), _USUAL[0])
     chosen = match or (SETS[name][2] if name in SETS else "auto")
     if chosen not in MATCHES:
         raise InvalidInputError(f"The match must be one of {', '.join(MATCHES)}; got {chosen!r}.")
-    here, there = (
-        pictures(root, said or usual, layout="a set of corresponding images")
-        for said, usual in zip((queries, database), folders[::-1], strict=True)
-    )
+    sides = (database or folders[0], queries or folders[1])
+    check_apart(root, *sides)
+    here, there = (pictures(root, side, layout="a set of corresponding images") for side in sides[::-1])
     check_sizes(name, split=split, queries=len(here.names), database=len(there.names), policy=sizes, where=root)
     frames = _frames(here, there, chosen)
     return [SceneDraft(root.name, split, there.draft(frames[1]), here.draft(frames[0]))]
@@ -147,45 +163,69 @@ def write_aligned(
     *,
     overwrite: bool = False,
     files: Files = "copy",
-    database: str = "ref",
-    queries: str = "query",
+    database: str = "",
+    queries: str = "",
 ) -> list[Path]:
     """Write scenes as two folders whose images correspond by number, a folder each: the inverse of `read_aligned`.
 
         <scene>/ref/<frame, 7 digits>.jpg       <scene>/query/<frame, 7 digits>.jpg
 
     An image without a `frame` gets its row. Frames alone are kept, with a warning where the images have more; names become
-    numbers. Where the two sides have not the same frames, they are read with match="number".
+    numbers. Where the two sides have not the same frames, or the scene is called as a set that is matched otherwise (`SETS`), they
+    are read with match="number"; a scene called as a known set is held to its sizes, too.
 
     Args:
         scenes: test scenes with two sides, of different names.
         out: the folder for the scenes' folders.
         overwrite: replace a scene's folder that is there.
         files: "copy" the images, "link" to them, or "none": lists beside the folders (to be read with missing="ignore").
-        database: the folder of the database.
-        queries: the folder of the queries.
+        database: the folder of the database; default that of the set that the scene is called as, else ref.
+        queries: the folder of the queries; default that of the set, else query.
 
     Returns:
         The scenes' folders; `read_aligned(folder)` gives the scene.
 
     Raises:
-        InvalidInputError: a scene has one side, a frame stands twice or is negative, or an image is neither JPEG nor PNG.
+        InvalidInputError: a scene has one side, a frame stands twice or is negative, an image is neither JPEG nor PNG, or the two
+            folders are not apart.
         MissingFileError: an image is not there.
         OutputExistsError: a scene's folder is there and `overwrite` is false.
     """
-    out = Path(out)
     check_writable(scenes, what=WHAT)
+    folders = check_targets(scenes, out, overwrite=overwrite)
+    plans = []
     for scene in scenes:
-        stems = [[f"{frame:07d}" for frame in frames_of(images, what=WHAT)] for images in (scene.database, scene.queries)]
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
-            for images, side, names in zip((scene.database, scene.queries), (database, queries), stems, strict=True):
-                write_pictures(folder / inside(side), images, names, files)
-    return [out / scene.name for scene in scenes]
+        usual = SETS.get(_set_of(scene.name), _USUAL[0])
+        sides = (database or usual[0], queries or usual[1])
+        check_written(*sides)
+        plans.append((sides, [[f"{frame:07d}" for frame in frames_of(one, what=WHAT)] for one in (scene.database, scene.queries)]))
+    for scene, target, (sides, stems) in zip(scenes, folders, plans, strict=True):
+        with atomic_path(target) as folder:
+            for images, side, names in zip((scene.database, scene.queries), sides, stems, strict=True):
+                write_pictures(folder / side, images, names, files)
+    return folders
 
 
 def is_aligned(root: Path) -> bool:
-    """Whether a folder looks like this layout: ref and query, or new and old."""
-    return any(all(is_side(root / side) for side in pair) for pair in _USUAL[:2])
+    """Whether a folder looks like this layout: ref and query, or a known set's folders in one of its name.
+
+    Images that say more are of other layouts: positions in their names ("@"), or GPS.
+    """
+    usual = SETS.get(_set_of(root.absolute().name), _USUAL[0])
+    first = [first_picture(root / side) for side in usual[:2] if is_side(root / side)]
+    return len(first) == 2 and all(path is not None and "@" not in path.name and not _has_gps(path) for path in first)
+
+
+def _has_gps(path: Path) -> bool:
+    try:
+        return has_gps(path)
+    except CovisError:
+        return False  # whoever reads the folder says what is wrong with the image
+
+
+def _set_of(folder: str) -> str:
+    """The name of the set that a folder's name stands for; the folder's own where it is none."""
+    return _FOLDERS.get(folder.lower(), folder.lower())
 
 
 def _frames(queries: Pictures, database: Pictures, match: str) -> tuple[Sequence[int] | None, Sequence[int] | None]:
@@ -198,9 +238,8 @@ def _frames(queries: Pictures, database: Pictures, match: str) -> tuple[Sequence
     if match == "number":
         for side, found in zip((queries, database), numbers, strict=True):
             if found is None:
-                odd = next(name for name, stem in zip(side.names, side.stems(), strict=True) if not stem.isdecimal())
                 raise InvalidInputError(
-                    f"{side.source}: with match=number every file's name must be a number; found {odd!r}. Try match=name."
+                    f"{side.source}: with match=number every file's name must be a number below 2^62; found {side.odd()!r}. Try match=name."
                 )
         return numbers
     if match == "name":
@@ -231,4 +270,19 @@ def _plain(queries: Pictures, database: Pictures) -> str:
             f"{queries.root}: both folders must hold the same numbers; {len(only):,} stand in one alone, the first is {only[0]}. "
             "Is an image missing? Where they need not be the same, say how they correspond: match=number, order or none."
         )
-    return "name" if set(queries.stems()) == set(database.stems()) else "order"
+    names, others = set(queries.stems()), set(database.stems())
+    if names == others:
+        return "name"
+    if names & others or len(queries.names) != len(database.names):
+        raise InvalidInputError(
+            f"{queries.root}: nothing says how the images correspond; of {len(names):,} names in {queries.side} and {len(others):,} in "
+            f"{database.side} {len(names & others):,} stand in both. Is an image missing? Say match=name (each query has an image of its "
+            "name), match=order (the first is the first's, of equally many) or match=none."
+        )
+    warnings.warn(
+        f"{queries.root}: no name stands in both folders; the images are taken to correspond in order, {queries.names[0]} to "
+        f"{database.names[0]}. If so, say match=order.",
+        CovisWarning,
+        stacklevel=5,
+    )
+    return "order"

@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 
 from covis.datasets.catalogue import Sizes, check_sizes
 from covis.datasets.drafts import Draft, Invalid, Missing, SceneDraft
-from covis.datasets.filing import Files
+from covis.datasets.filing import Files, check_targets
 from covis.datasets.picture_folders import (
-    Pictures,
+    LARGEST,
+    check_apart,
     check_writable,
+    check_written,
+    data_folder,
+    first_picture,
     frames_of,
     in_order,
-    inside,
     is_side,
     pictures,
     read_names_list,
@@ -35,7 +38,7 @@ from covis.datasets.picture_folders import (
 )
 from covis.datasets.utm_names import draft_utm
 from covis.errors import InvalidInputError, MissingFileError
-from covis.files import atomic_path, check_absent
+from covis.files import atomic_path
 from covis.images import Images, Scene
 
 Arrangement: TypeAlias = Literal["pnv", "gmberton", "vpr-bench"]
@@ -52,6 +55,8 @@ STEP = 10
 CLEAN = "cleanImageNames.txt"
 WHAT = "Nordland"
 
+_LIKE = {"pnv": r"images-\d{5}\.", "gmberton": "@0@", "vpr-bench": r"\d{7}\."}
+"""How the names of each arrangement begin."""
 _TOLERANCE = 0.06
 """Metres: positions are printed to 0.1."""
 
@@ -91,7 +96,8 @@ def read_nordland(
 
     Raises:
         MissingFileError: there is no such folder or list, or no image in it.
-        InvalidInputError: a name says no frame, two images are the same frame, or a policy says stop.
+        InvalidInputError: a name says no frame, two images are the same frame, most frames of pnv stand in one season alone, one
+            folder is both sides, or a policy says stop.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -123,15 +129,14 @@ def draft_nordland(
     """
     if split != "test":
         raise InvalidInputError(f"{WHAT} has the split 'test' alone; got {split!r}.")
-    root = Path(root).absolute()
-    if not root.is_dir():
-        raise MissingFileError(f"{root} must be a folder of Nordland's images; there is no such folder.")
+    root = data_folder(root, "a folder of Nordland's images")
     chosen = arrangement if arrangement != "auto" else _arrangement(root, (database, queries))
     if chosen not in ARRANGEMENTS:
         raise InvalidInputError(f"The arrangement of Nordland must be auto, {', '.join(ARRANGEMENTS)}; got {arrangement!r}.")
     if names and chosen != "pnv":
         raise InvalidInputError(f"A list of the frames that count goes with the arrangement pnv; {root} is {chosen}.")
     sides = (database or ARRANGEMENTS[chosen][0], queries or ARRANGEMENTS[chosen][1])
+    check_apart(root, *sides)
     if chosen == "gmberton":
         (scene,) = draft_utm(root, split=split, database=sides[0], queries=sides[1])
         if scene.queries is None:
@@ -180,42 +185,51 @@ def write_nordland(
         MissingFileError: an image is not there.
         OutputExistsError: a scene's folder is there and `overwrite` is false.
     """
-    out = Path(out)
     if arrangement not in ARRANGEMENTS:
         raise InvalidInputError(f"The arrangement of Nordland must be one of {', '.join(ARRANGEMENTS)}; got {arrangement!r}.")
     check_writable(scenes, what=WHAT)
     sides = (database or ARRANGEMENTS[arrangement][0], queries or ARRANGEMENTS[arrangement][1])
-    for scene in scenes:
-        images = (scene.database, scene.queries)
-        stems = _stems(scene.name, images, arrangement)
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+    check_written(*sides)
+    folders = check_targets(scenes, out, overwrite=overwrite)
+    stems = [_stems(scene.name, (scene.database, scene.queries), arrangement) for scene in scenes]
+    for scene, target, names in zip(scenes, folders, stems, strict=True):
+        with atomic_path(target) as folder:
             base = folder / "images" / "test" if arrangement == "gmberton" else folder
-            for one, side, written in zip(images, sides, stems, strict=True):
-                write_pictures(base / inside(side), one, written, files)
-    return [out / scene.name for scene in scenes]
+            for one, side, written in zip((scene.database, scene.queries), sides, names, strict=True):
+                write_pictures(base / side, one, written, files)
+    return folders
 
 
 def is_nordland(root: Path) -> bool:
-    """Whether a folder looks like Nordland: two seasons, or one of the other arrangements in a folder of that name."""
-    return all(is_side(root / side) for side in ARRANGEMENTS["pnv"]) or (
-        "nordland" in root.absolute().name.lower() and _fitting(root, ("", "")) is not None
-    )
+    """Whether a folder is plainly Nordland: its list of clean frames, or one of the arrangements with the names that it has there.
+
+    pnv: images-00202. gmberton: "nordland" in the folder's name, names that begin with @0@. vpr-bench: a folder called nordland…,
+    seven digits.
+    """
+    if (root / CLEAN).is_file():
+        return True
+    called = root.absolute().name.lower()
+    arrangement, place = _fitting(root, ("", "")) or ("", root)
+    first = [first_picture(place / side) for side in ARRANGEMENTS.get(arrangement, ())]
+    fits = bool(first) and all(path is not None and re.match(_LIKE[arrangement], path.name, re.ASCII) for path in first)
+    return fits and {"pnv": True, "gmberton": "nordland" in called, "vpr-bench": called.startswith("nordland")}[arrangement]
 
 
-def _fitting(root: Path, sides: tuple[str, str]) -> str | None:
-    """The arrangement that a folder has, by the folders in it."""
+def _fitting(root: Path, sides: tuple[str, str]) -> tuple[str, Path] | None:
+    """The arrangement that a folder has, by the folders in it, and the folder where those lie."""
     for name, usual in ARRANGEMENTS.items():
         places = (root, root / "images" / "test", root / "test") if name == "gmberton" else (root,)
         wanted = [said or folder for said, folder in zip(sides, usual, strict=True)]
-        if any(all(is_side(place / folder) for folder in wanted) for place in places):
-            return name
+        for place in places:
+            if all(is_side(place / folder) for folder in wanted):
+                return name, place
     return None
 
 
 def _arrangement(root: Path, sides: tuple[str, str]) -> str:
     found = _fitting(root, sides)
     if found is not None:
-        return found
+        return found[0]
     raise MissingFileError(
         f"{root} must hold Nordland: the folders summer and winter (pnv), ref and query (vpr-bench), or database and queries (gmberton); "
         f"found {', '.join(sorted(path.name for path in root.iterdir() if path.is_dir())[:6]) or 'no folder'}. Say database and queries "
@@ -232,6 +246,12 @@ def _by_season(root: Path, sides: tuple[str, str], names: str | Path) -> list[Dr
         if len(set(only)) < len(only):
             raise InvalidInputError(f"{clean} must list each frame once; {len(only) - len(set(only))} stand again in another folder.")
     found = [pictures(root, side, layout=WHAT, only=only) for side in sides]
+    here, there = (set(side.stems()) for side in found)
+    if 2 * len(here & there) < len(here | there):
+        raise InvalidInputError(
+            f"{root}: the same frame must have the same name in both seasons; of {len(here | there):,} names {len(here & there):,} stand "
+            f"in {sides[0]} and in {sides[1]}. Are these the seasons of one ride? Say which names count (names), or number the files alike."
+        )
     place = {stem: frame for frame, stem in enumerate(sorted({stem for side in found for stem in side.stems()}, key=in_order))}
     return [side.draft([place[stem] for stem in side.stems()]) for side in found]
 
@@ -243,13 +263,15 @@ def _numbered(root: Path, sides: tuple[str, str]) -> list[Draft]:
         found = pictures(root, side, layout=WHAT)
         numbers = found.numbers()
         if numbers is None:
-            raise InvalidInputError(f"{found.source}: in the arrangement vpr-bench every name must be a number; found {_odd(found)!r}.")
+            raise InvalidInputError(
+                f"{found.source}: in the arrangement vpr-bench every name must be a number below 2^62; found {found.odd()!r}."
+            )
+        if max(numbers) * step >= LARGEST:
+            raise InvalidInputError(
+                f"{found.source}: in the arrangement vpr-bench query i is frame {STEP} i, which must be below 2^62; found {max(numbers)}."
+            )
         drafts.append(found.draft([step * number for number in numbers]))
     return drafts
-
-
-def _odd(found: Pictures) -> str:
-    return next(name for name, stem in zip(found.names, found.stems(), strict=True) if not re.fullmatch(r"\d{1,17}", stem, re.ASCII))
 
 
 def _frames_on_a_line(side: Draft) -> NDArray[np.int64]:
@@ -277,6 +299,11 @@ def _stems(name: str, images: tuple[Images, Images], arrangement: str) -> list[l
             raise InvalidInputError(
                 f"In the arrangement pnv a frame is its place: those of scene {name!r} must run from 0 without a gap, and do not. Number "
                 "them anew, or write vpr-bench or gmberton."
+            )
+        if 2 * len(set(frames[0]) & set(frames[1])) < len(both):
+            raise InvalidInputError(
+                f"In the arrangement pnv most frames stand in both seasons; of the {len(both):,} of scene {name!r} fewer than half do. "
+                "Write vpr-bench or gmberton."
             )
         return [[f"images-{frame:05d}" for frame in side] for side in frames]
     if arrangement == "gmberton":

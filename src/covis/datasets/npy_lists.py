@@ -22,13 +22,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.datasets.catalogue import Sizes, check_sizes
+from covis.datasets.catalogue import DATASETS, Sizes, check_sizes
 from covis.datasets.drafts import Draft, Invalid, Missing, SceneDraft
-from covis.datasets.filing import Files, place_file
+from covis.datasets.filing import Files, check_targets, place_file
 from covis.datasets.label_files import load_labels
 from covis.datasets.npy_truth import read_indices, read_names, truth_labels, write_truth
+from covis.datasets.picture_folders import data_folder
 from covis.errors import CovisWarning, InvalidInputError, MissingFileError
-from covis.files import atomic_path, check_absent
+from covis.files import atomic_path
 from covis.images import Images, Scene
 from covis.labels import Labels
 
@@ -44,7 +45,10 @@ _BENCHMARKS: dict[str, tuple[str, str, int]] = {
     "nordland": ("nordland", "vpr-bench", 10),
     "sped": ("sped", "", 1),
 }
-"""The set's name in small letters -> the benchmark and its part, for the sizes; and frames from query to query, 0 for no frames."""
+"""The set's name in small letters -> the benchmark and its part, for the sizes; and frames from query to query, 0 for no frames.
+
+Frames are given to lists of the benchmark's sizes alone: another set may be called the same.
+"""
 
 
 def read_npy(
@@ -72,8 +76,8 @@ def read_npy(
         queries: "asked": where there is a `_qIdx.npy`, its queries alone, in its order; "all": every listed one.
 
     Returns:
-        One scene, with names; of SPED, ESSEX3IN1 and Nordland also `frame`, the place in the list (of Nordland's queries ten times
-        that), so that their own protocols apply.
+        One scene, with names; of SPED, ESSEX3IN1 and Nordland, where they are as large as they must be, also `frame`, the place in
+        the list (of Nordland's queries ten times that), so that their own protocols apply.
 
     Raises:
         MissingFileError: there is no such folder, or no lists in it.
@@ -115,9 +119,10 @@ def draft_npy(
     listed = _draft(found.file("_qImages.npy"), folder)
     asked = found.asked(len(listed.names)) if queries == "asked" else None
     benchmark, part, step = _BENCHMARKS.get(found.name.lower(), ("", "", 0))
-    for side, apart in ((database, 1), (listed, step)) if step else ():
-        side.columns["frame"] = apart * np.arange(len(side.names))
     count = len(listed.names) if asked is None else len(asked)
+    if step and (split, part, len(listed.names), len(database.names)) in _sizes_of(benchmark):
+        for side, apart in ((database, 1), (listed, step)):
+            side.columns["frame"] = apart * np.arange(len(side.names))
     check_sizes(
         benchmark, split=split, queries=count, database=len(database.names), part=part, policy=sizes, where=found.file("_dbImages.npy")
     )
@@ -172,11 +177,12 @@ def write_npy(
         MissingFileError: an image is not there.
         OutputExistsError: a scene's folder is there and `overwrite` is false.
     """
-    out = Path(out)
     if len({scene.name for scene in scenes}) != len(scenes):
         raise InvalidInputError("Scenes written to one folder must have different names.")
     given = load_labels(labels, scenes) if isinstance(labels, (str, Path)) else labels
-    for scene, label in zip(scenes, [None] * len(scenes) if given is None else given, strict=True):
+    truths = [None] * len(scenes) if given is None else list(given)
+    folders, plans = check_targets(scenes, out, overwrite=overwrite), []
+    for scene, label in zip(scenes, truths, strict=True):
         if scene.training or _split_of(scene.name) != scene.split:
             raise InvalidInputError(
                 f"Lists in numpy arrays hold a database and queries of the split test, or of the split that the scene's name ends in; got "
@@ -184,17 +190,17 @@ def write_npy(
             )
         if label is not None and (label.query_names, label.database_names) != (scene.queries.names, scene.database.names):
             raise InvalidInputError(f"The labels of scene {scene.name!r} must be of its images, in their order; they are {label}.")
-        sides = {"database": scene.database, "queries": scene.queries}
-        names = {side: _written_names(images, side) for side, images in sides.items()}
-        with atomic_path(check_absent(out / scene.name, overwrite=overwrite)) as folder:
+        plans.append([_written_names(scene.database, "database"), _written_names(scene.queries, "queries")])
+    for scene, label, names, target in zip(scenes, truths, plans, folders, strict=True):
+        with atomic_path(target) as folder:
             folder.mkdir(parents=True)
-            for side, images in sides.items():
-                np.save(folder / f"{scene.name}_{'db' if side == 'database' else 'q'}Images.npy", np.array(names[side], dtype=np.str_))
-                for row, name in enumerate(names[side]):
+            for images, listed, ending in zip((scene.database, scene.queries), names, ("dbImages", "qImages"), strict=True):
+                np.save(folder / f"{scene.name}_{ending}.npy", np.array(listed, dtype=np.str_))
+                for row, name in enumerate(listed):
                     place_file(images.path(row), folder / name, files)
             if label is not None:
                 write_truth(folder / f"{scene.name}_gt.npy", label.positives(threshold))
-    return [out / scene.name for scene in scenes]
+    return folders
 
 
 @dataclass(frozen=True)
@@ -223,6 +229,10 @@ class _Found:
         return found[0]
 
 
+def _sizes_of(benchmark: str) -> list[tuple[str, str, int | None, int | None]]:
+    return [(size.split, size.part, size.queries, size.database) for size in DATASETS[benchmark].sizes]
+
+
 def _split_of(name: str) -> str:
     return next((split for split in SPLITS if name.lower().endswith(f"_{split}")), "test")
 
@@ -231,8 +241,7 @@ def _found(root: Path, split: str, name: str) -> _Found:
     """The set that is meant: the only one there is, of that split or of that name."""
     if split not in SPLITS:
         raise InvalidInputError(f"The split of lists in numpy arrays must be 'train', 'val' or 'test'; got {split!r}.")
-    if not root.is_dir():
-        raise MissingFileError(f"{root} must be a folder with …_dbImages.npy and …_qImages.npy; there is no such folder.")
+    data_folder(root, "a folder with …_dbImages.npy and …_qImages.npy")
     sets = sorted(path.name.removesuffix("_dbImages.npy") for path in root.glob("*_dbImages.npy"))
     if not sets:
         raise MissingFileError(f"{root} must hold …_dbImages.npy and …_qImages.npy; found no …_dbImages.npy. Is this the folder?")

@@ -6,7 +6,8 @@
     (n, 2) objects      VPR-Bench's: the query's index, and its list
     (q, d) truths       a matrix
 
-How an array of objects is read: `covis.datasets.object_arrays`.
+An array of objects that is rectangular is taken for what it holds: whole numbers, or (q, 1) lists. How it is read:
+`covis.datasets.object_arrays`.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def read_truth(
         queries: how many queries it must speak of.
         database: how many database images there are; every index must be below.
         form: "lists" of indices, a "matrix" of truths, or "vpr-bench" (pairs of a query's index and its list); "auto" takes
-            truths as a matrix, objects in two columns with lists in the second as VPR-Bench's, everything else as lists.
-        transposed: the matrix is database x queries.
+            truths as a matrix, objects in two columns with lists in the second as VPR-Bench's, everything else as lists; what may be
+            two of these is refused.
+        transposed: the matrix is database x queries; no other form can be.
         beyond: indices that no database image has (those of VPR-Bench's 17 Places and Gardens Point run over the end):
             "stop" or "drop".
 
@@ -53,7 +55,8 @@ def read_truth(
     Raises:
         MissingFileError: there is no such file.
         DamagedFileError: it is no .npy file of numbers, text and lists.
-        InvalidInputError: it speaks of another number of queries, an index is none, or two forms would fit; the message says where.
+        InvalidInputError: it speaks of another number of queries, an index is none or stands twice in a list, or two forms would
+            fit; the message says where.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -66,9 +69,11 @@ def read_truth(
     for name, value, known in (("form", form, FORMS), ("policy beyond", beyond, ("stop", "drop"))):
         if value not in known:
             raise InvalidInputError(f"The {name} must be one of {', '.join(known)}; got {value!r}.")
-    array = read_array(path)
+    array = _plain(read_array(path))
     if form == "auto":
-        form = _form_of(array, path)
+        form = _form_of(array, path, (queries, database), transposed=transposed)
+    if transposed and form != "matrix":
+        raise InvalidInputError(f"Only a matrix can be transposed; {path} is read as {form}. Say form=matrix, or leave transposed out.")
     if form == "matrix":
         return _matrix(array, path, (queries, database), transposed=transposed)
     rows = _by_query(array, path, queries) if form == "vpr-bench" else list(np.atleast_1d(array))
@@ -130,7 +135,7 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     """
     array = read_array(path)
     names = tuple(np.atleast_1d(array).tolist())
-    odd = next((f"entry {place} is {name!r}" for place, name in enumerate(names) if not _is_text(name)), None)
+    odd = next((f"entry {place} is {_shown(name)}" for place, name in enumerate(names) if not _is_text(name)), None)
     if array.ndim != 1 or array.dtype.kind not in "UO" or odd:
         what = odd if array.ndim == 1 and odd else f"it is {array.dtype} of the shape {array.shape}"
         raise DamagedFileError(f"{path} must be one list of image names; {what}.")
@@ -147,6 +152,8 @@ def truth_labels(
     beyond: Beyond = "stop",
 ) -> list[Labels]:
     """Labels of 1 where a .npy file says that a database image is right, and 0 elsewhere.
+
+    Its rows and indices count images as they were listed: the scenes must have been read without leaving any out.
 
     Args:
         path: the file, as `read_truth` takes it.
@@ -189,11 +196,29 @@ def _is_text(name: object) -> bool:
     return isinstance(name, str) and name.isprintable()
 
 
-def _form_of(array: NDArray[Any], path: str | Path) -> Form:
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """Objects in a rectangle as what they are: one column is a list of its entries, whole numbers throughout are numbers."""
+    if array.dtype != np.dtype(object):
+        return array
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim > 1 and all(type(entry) is int and abs(entry) < 1 << 63 for entry in array.flat):
+        return array.astype(np.int64)
+    return array
+
+
+def _form_of(array: NDArray[Any], path: str | Path, shape: tuple[int, int], *, transposed: bool) -> Form:
     two = array.ndim == 2 and array.shape[1] == 2
     if array.dtype == np.bool_:
         return "matrix"
-    if array.dtype != np.dtype(object) and two and len(array) and (np.sort(array[:, 0]) == np.arange(len(array))).all():
+    wide = array.dtype.kind in "iu" and array.ndim == 2 and array.shape[1] > 1 and array.size > 0
+    fits = wide and (transposed or array.shape in (shape, shape[::-1]) or array.shape[1] > 2)
+    if fits and np.isin(array, (0, 1)).all():
+        raise InvalidInputError(
+            f"{path} holds 0 and 1 alone, in {array.shape[0]:,} rows of {array.shape[1]:,}: a matrix of truths, or lists of the images "
+            "0 and 1. Say which: form=matrix or form=lists."
+        )
+    if two and wide and array[:, 0].min() in (0, 1) and (np.diff(np.sort(array[:, 0])) == 1).all():  # counted from 0, or from 1
         raise InvalidInputError(
             f"{path} may be two indices a query, or pairs of a query's index and its image; both fit. Say which: form=lists or "
             "form=vpr-bench."
@@ -223,25 +248,45 @@ def _by_query(array: NDArray[Any], path: str | Path, queries: int) -> list[Any]:
 
 
 def _indices(row: Any, path: str | Path, place: int) -> NDArray[np.int64]:
-    """One query's indices."""
-    try:
-        values = np.asarray(row if isinstance(row, (list, np.ndarray)) else [row])
-        if not values.size:
-            return np.zeros(0, dtype=np.int64)
-        if values.dtype == np.dtype(object) or values.dtype.kind not in "iu" or values.ndim != 1:
-            raise ValueError(f"of {values.dtype}")
-        return values.astype(np.int64)
-    except (ValueError, TypeError, OverflowError) as error:
+    """One query's indices, without the -1 that fills up; in the file's own type until it is known that none stands again."""
+    if isinstance(row, np.ndarray):
+        values = row if row.ndim == 1 and (row.dtype.kind in "iu" or not row.size) else None
+    else:
+        entries = row if isinstance(row, list) else [row]
+        whole = all(isinstance(entry, (int, np.integer)) and abs(int(entry)) < 1 << 63 for entry in entries)
+        values = np.array(entries, dtype=np.int64) if whole else None
+    if values is None or (values.dtype.kind == "u" and values.max(initial=0) >= 1 << 63):
+        raise InvalidInputError(f"{path}, row {place}: the right images must be one list of whole numbers; found {_shown(row)}.")
+    values = np.sort(values[values != -1])
+    again = values[1:][values[1:] == values[:-1]]
+    if again.size:
         raise InvalidInputError(
-            f"{path}, row {place}: the right images must be whole numbers; found {str(row)[:60]!r} ({error})."
-        ) from error
+            f"{path}, row {place}: a list of right images has each once; {again[0]} stands again. Is it a matrix of 0 and 1 (form=matrix)?"
+        )
+    return values.astype(np.int64)
+
+
+def _shown(value: Any) -> str:
+    """What was found, in few words: a file can hold values that no message has room for."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of the shape {value.shape}"
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) in (str, bytes):
+        return repr(value[:60])
+    if isinstance(value, int) and abs(value) >= 1 << 128:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if type(value) is list and value:
+        return f"a list of {len(value):,} that begins with {_shown(value[0]) if type(value[0]) is not list else 'a list'}"
+    return "an empty list" if value == [] else f"a value of the type {type(value).__name__}"
 
 
 def _checked(rows: Sequence[NDArray[np.int64]], path: str | Path, shape: tuple[int, int], beyond: Beyond) -> sparse.csr_array:
-    """The matrix of rows of indices, in which -1 fills up."""
+    """The matrix of rows of indices."""
     query = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     image = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
-    query, image = query[image != -1], image[image != -1]
     bad = np.flatnonzero((image < 0) | (image >= shape[1]))
     negative = bad[image[bad] < 0]
     if negative.size or (bad.size and beyond == "stop"):

@@ -24,7 +24,11 @@ from covis.errors import DamagedFileError, MissingFileError
 
 MOST = 5_000_000
 """Entries of lists and of arrays of objects in one file: a few bytes of a pickle can stand for any number of references to one list."""
+SPARE = 64 << 20
+"""Bytes that all arrays and texts of one file may take beyond the file's own size, each reference to one counted as the whole."""
 _DEEPEST = 4
+_LONGEST = 64
+"""Characters of any name or type in a file that is no bomb."""
 
 _HEADER = re.compile(r"\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([0-9L,\s]*)\),?\s*\}\s*", re.ASCII)
 _PLAIN = re.compile(r"([<>|=]?)(b1|[iu][1248]|f[248]|[SU][1-9]\d{0,6})", re.ASCII)
@@ -82,7 +86,7 @@ def read_array(path: str | Path) -> NDArray[Any]:
         ) from None
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, RecursionError, AttributeError) as error:
         raise DamagedFileError(
-            f"{path} must be a whole .npy file; it is truncated or foreign ({error or type(error).__name__})."
+            f"{path} must be a whole .npy file; it is truncated or foreign ({str(error)[:200] or type(error).__name__})."
         ) from error
     if not isinstance(found, np.ndarray) or found.dtype != np.dtype(object) or found.shape != shape:
         raise DamagedFileError(f"{path} must hold an array of objects of the shape {shape}, as its header says; it holds something else.")
@@ -130,11 +134,21 @@ def _header(stored: bytes) -> tuple[str, tuple[int, ...], Order, bytes]:
     if not found:
         raise ValueError("its header does not say dtype, order and shape of one plain array")
     shape = tuple(int(size.strip().removesuffix("L")) for size in found[3].split(",") if size.strip())
+    _check_shape(shape)
     return found[1], shape, "F" if found[2] == "True" else "C", stored[end:]
 
 
+def _short(text: Any) -> str:
+    """A text of the file that may stand in a message. What else a pickle makes is never printed: nested, it can be without end."""
+    if type(text) is not str:
+        raise _RefusedError("its pickle names something by what is no text")
+    if len(text) > _LONGEST:
+        raise _RefusedError(f"its pickle has a name of {len(text):,} characters, which no such array needs")
+    return text
+
+
 def _dtype(letters: str) -> np.dtype[Any]:
-    if not _PLAIN.fullmatch(letters):
+    if not _PLAIN.fullmatch(_short(letters)):
         raise _RefusedError(f"it holds values of the type {letters!r}")
     return np.dtype(letters)
 
@@ -151,8 +165,8 @@ def _numbers(kind: str, shape: tuple[Any, ...], order: Order, body: bytes) -> ND
 
 
 def _check_shape(shape: object) -> None:
-    if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(size) is int and size >= 0 for size in shape):
-        raise ValueError(f"a shape must be some whole numbers from 0 on; found {shape!r}")
+    if type(shape) is not tuple or len(shape) > 32 or not all(type(size) is int and 0 <= size < 1 << 63 for size in shape):
+        raise ValueError("a shape must be at most 32 whole numbers from 0 on, below 2^63")
 
 
 def _as_bytes(value: object) -> bytes:
@@ -173,6 +187,7 @@ class _Machine:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.entries = 0
+        self.left = SPARE + len(body)
         self.made: dict[int, NDArray[Any]] = {}
 
     def result(self) -> Any:
@@ -213,21 +228,30 @@ class _Machine:
             raise ValueError("its pickle appends to what is no list")
         target.extend(values)
 
+    def spend(self, size: int) -> None:
+        """Count what is about to be made."""
+        self.left -= size
+        if self.left < 0:
+            raise _RefusedError(f"what it describes takes more than {SPARE >> 20} MiB beyond its own size")
+
     def name(self, words: str) -> None:
-        if words not in _KNOWN:
+        if _short(words) not in _KNOWN:
             raise _RefusedError(f"its pickle names {words.replace(' ', '.')!r}, which makes no array")
         self.push(_Name(_KNOWN[words]))
 
     def named(self) -> None:
         module, word = self.pops(2)
-        self.name(f"{module} {word}")
+        self.name(f"{_short(module)} {_short(word)}")
 
     def call(self) -> None:
         """What numpy's functions would give, made here."""
         target, arguments = self.pops(2)
         if not isinstance(target, _Name) or not isinstance(arguments, tuple):
             raise _RefusedError("its pickle calls what is no function of arrays")
-        self.push(_MAKERS[target.stands_for](*arguments))
+        made = _MAKERS[target.stands_for](*arguments)
+        if isinstance(made, (bytes, str)):
+            self.spend(sys.getsizeof(made))
+        self.push(made)
 
     def build(self) -> None:
         target, state = self.stack[-2], self.stack[-1]
@@ -253,20 +277,24 @@ class _Machine:
         if type(value) is list or type(value) is tuple:
             return [self.settled(entry, depth + 1) for entry in value]
         if isinstance(value, _Array) and value.state is not None:
-            if id(value) not in self.made:
-                self.made[id(value)] = self.array(value.state, depth)
-            return self.made[id(value)]
+            return self.array(value, value.state, depth)
         kind = "nothing" if value is None else f"of the type {type(value).__name__.lower()}"
         raise _RefusedError(f"one of its entries is {kind}")
 
-    def array(self, state: tuple[Any, ...], depth: int) -> NDArray[Any]:
+    def array(self, described: _Array, state: tuple[Any, ...], depth: int) -> NDArray[Any]:
+        """An array of numbers or text once for all references to it; one of objects anew, so that its entries are counted again."""
         shape, kind, fortran, content = state
-        order: Order = "F" if fortran and kind.letters[0] != "O" else "C"  # a list of objects is row by row in either case
+        if not isinstance(kind, _Type):
+            raise _RefusedError("its pickle makes an array of what is no type")
+        order: Order = "F" if fortran is True and kind.letters[0] != "O" else "C"  # a list of objects is row by row in either case
         if kind.letters not in ("O8", "O4", "O"):
-            return _numbers(kind.order + kind.letters, shape, order, _as_bytes(content))
+            self.spend(len(content) if isinstance(content, (str, bytes, bytearray)) else 0)
+            if id(described) not in self.made:
+                self.made[id(described)] = _numbers(kind.order + kind.letters, shape, order, _as_bytes(content))
+            return self.made[id(described)]
         _check_shape(shape)
         if type(content) is not list or len(content) != math.prod(shape):
-            raise ValueError(f"an array of the shape {shape} must have {math.prod(shape):,} entries")
+            raise ValueError("an array of objects has not as many entries as its shape says")
         entries = np.empty(len(content), dtype=object)
         for place, entry in enumerate(content):
             entries[place] = self.settled(entry, depth + 1)
@@ -274,16 +302,20 @@ class _Machine:
 
 
 def _make_array(kind: Any, *_: Any) -> _Array:
-    if kind != _Name(_NDARRAY):
+    if not isinstance(kind, _Name) or kind.stands_for != _NDARRAY:
         raise _RefusedError("its pickle makes an array of a special class")
     return _Array()
 
 
 def _make_type(letters: Any, *_: Any) -> _Type:
-    return _Type(str(letters))
+    if not _short(letters):
+        raise _RefusedError("it holds values without a type")
+    return _Type(letters)
 
 
 def _make_scalar(kind: Any, content: Any) -> int | str:
+    if not isinstance(kind, _Type):
+        raise _RefusedError("its pickle makes a number of what is no type")
     value = _numbers(kind.order + kind.letters, (), "C", _as_bytes(content)).item()
     if not isinstance(value, (int, str)) or isinstance(value, bool):
         raise _RefusedError(f"one of its entries is of the type {type(value).__name__}")
@@ -291,7 +323,7 @@ def _make_scalar(kind: Any, content: Any) -> int | str:
 
 
 def _make_buffer(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
-    return _Array((shape, kind, order == "F", content))
+    return _Array((shape, kind, type(order) is str and order == "F", content))
 
 
 def _make_bytes(text: Any, encoding: Any) -> bytes:

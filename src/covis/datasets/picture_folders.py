@@ -1,6 +1,6 @@
 """A folder of images as one side of a set whose truth is an index: what is in it, in which order, and the inverse.
 
-A list beside the folder, `<folder>_images_paths.txt`, one path a line, says what is in it where it is there.
+A list beside the folder, `<folder>_images_paths.txt`, one path a line, says what is in it where it is there, and in which order.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from covis.datasets.drafts import Draft
 from covis.datasets.filing import Files, place_file
-from covis.errors import CovisWarning, InvalidInputError, MissingFileError
+from covis.errors import CovisError, CovisWarning, InvalidInputError, MissingFileError
 from covis.files import read_text, write_text
 from covis.images import Images, Scene
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-_TEXT = 1 << 62
-_DIGITS = re.compile(r"(\d{1,18})", re.ASCII)
+LARGEST = 1 << 62
+"""Frames are below: any number of nanoseconds since 1970 is, and so is its sum with any threshold of a protocol in 64 bits."""
+_TEXT = 10**40
+_DIGITS = re.compile(r"(\d{1,40})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Pictures:
     Attributes:
         root: the data set's folder.
         side: the folder inside it where they lie.
-        names: relative to it, in the order of their numbers: image-9 before image-10.
+        names: relative to it, in the list's order; without a list in the order of their numbers: image-9 before image-10.
         source: the folder, or the list beside it.
         lines: the line of each in the list; None where there is none.
     """
@@ -49,9 +51,13 @@ class Pictures:
         return tuple(PurePosixPath(name).stem for name in self.names)
 
     def numbers(self) -> tuple[int, ...] | None:
-        """The number that each stem is; None where one is more than a number."""
-        stems = self.stems()
-        return tuple(map(int, stems)) if all(_DIGITS.fullmatch(stem) for stem in stems) else None
+        """The number that each stem is; None where one is more than a number, or a number from `LARGEST` on."""
+        return None if self.odd() else tuple(map(int, self.stems()))
+
+    def odd(self) -> str | None:
+        """The first name that is no number which can be a frame."""
+        numbered = ((name, _DIGITS.fullmatch(stem)) for name, stem in zip(self.names, self.stems(), strict=True))
+        return next((name for name, found in numbered if not found or int(found[0]) >= LARGEST), None)
 
     def draft(self, frames: Sequence[int] | None) -> Draft:
         """One side, whose names begin with the folder's; no frame stands twice.
@@ -94,12 +100,9 @@ def pictures(root: Path, side: str, *, layout: str, only: Sequence[str] | None =
     folder = root / inside(side)
     if list_of(folder).is_file():
         names, lines = read_names_list(list_of(folder))
-        order = sorted(range(len(names)), key=lambda row: in_order(names[row]))
-        source = list_of(folder)
-        found = Pictures(root, side, tuple(names[row] for row in order), source, np.array(lines, dtype=np.int64)[order])
+        found = Pictures(root, side, tuple(names), list_of(folder), np.array(lines, dtype=np.int64))
     elif folder.is_dir():
-        there = [path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
-        found = Pictures(root, side, tuple(sorted(there, key=in_order)), folder)
+        found = Pictures(root, side, tuple(sorted(_listed(folder), key=in_order)), folder)
     else:
         raise MissingFileError(f"{root} must hold the folder {side!r} ({layout}); there is none. Is this the data set's folder?")
     if only is not None:
@@ -109,6 +112,54 @@ def pictures(root: Path, side: str, *, layout: str, only: Sequence[str] | None =
     if not found.names:
         raise MissingFileError(f"{found.source} must hold images (.jpg, .png) of {layout}; found none. Is this the right folder?")
     return found
+
+
+def first_picture(folder: Path) -> Path | None:
+    """The first image of a folder, or of the list beside it; None where there is none, for guesses."""
+    try:
+        names = read_names_list(list_of(folder))[0] if list_of(folder).is_file() else sorted(_listed(folder))
+    except (CovisError, OSError):
+        return None
+    return folder / names[0] if names else None
+
+
+def _listed(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+
+
+def data_folder(root: str | Path, what: str) -> Path:
+    """A data set's folder, absolute.
+
+    Raises:
+        MissingFileError: there is no such folder, or it is a file; `what` says what it must be.
+    """
+    root = Path(root).absolute()
+    if not root.is_dir():
+        raise MissingFileError(f"{root} must be {what}; {'it is a file' if root.exists() else 'there is no such folder'}.")
+    return root
+
+
+def check_apart(root: Path, database: str, queries: str) -> None:
+    """Refuse one folder as both sides: every query would find itself.
+
+    Raises:
+        InvalidInputError: they are one folder, or not inside the data set's.
+    """
+    if (root / inside(database)).resolve() == (root / inside(queries)).resolve():
+        raise InvalidInputError(f"The database's and the queries' folder must be two; {root / queries} is given as both. Say another.")
+
+
+def check_written(database: str, queries: str) -> None:
+    """Refuse folders to write into that are one, or one inside the other.
+
+    Raises:
+        InvalidInputError: they are, or lie outside the data set's folder.
+    """
+    here, there = PurePosixPath(inside(queries)), PurePosixPath(inside(database))
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise InvalidInputError(
+            f"The database and the queries must be written to two folders, neither inside the other; got {database!r} and {queries!r}."
+        )
 
 
 def inside(side: str) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.datasets.dbstruct import SPLITS
-from covis.datasets.dbstruct_files import DbStruct, write_struct
-from covis.datasets.dbstruct_sets import KNOWN, known_set, places_of
-from covis.datasets.dbstruct_times import seconds
+from covis.datasets.dbstruct.files import DbStruct, write_struct
+from covis.datasets.dbstruct.reading import SPLITS
+from covis.datasets.dbstruct.sets import KNOWN, known_set, places_of
+from covis.datasets.dbstruct.times import seconds
 from covis.datasets.filing import Files, check_targets, place_file
 from covis.errors import CovisWarning, InvalidInputError
 from covis.files import atomic_path

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.datasets.dbstruct_folders import split_name
+from covis.datasets.dbstruct.folders import split_name
 from covis.errors import CovisWarning
 
 

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.datasets.matlab_files import read_variable, write_variable
+from covis.datasets.dbstruct.matlab import read_variable, write_variable
 from covis.errors import CovisWarning, DamagedFileError, InvalidInputError
 
 Stamps: TypeAlias = NDArray[np.float64] | tuple[str, ...]

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.datasets.dbstruct_files import Stamps
+from covis.datasets.dbstruct.files import Stamps
 from covis.errors import InvalidInputError
 
 Times: TypeAlias = Literal["auto", "seconds", "datenum", "month", "day", "text", "none"]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from covis.datasets.matlab_files import holds_variable, is_matlab
+from covis.datasets.dbstruct.matlab import holds_variable, is_matlab
 from covis.errors import InvalidInputError, MissingFileError
 
 STRUCTS = ("", "datasets", "raw", "raw/datasets", "raw_data/datasets")

@@ -5,7 +5,7 @@
     <set>/images/…  <set>/{queries,query}/…     as NetVLAD has them; Tokyo Time Machine has images/ for both sides
     raw/Pittsburgh/{images,queries}/…           as OpenIBL has them, and raw/tokyo247/…, raw/tokyoTM/…
 
-The .mat names the images and gives their positions in metres (`dbstruct_files`). It does not say their UTM zone, which is
+The .mat names the images and gives their positions in metres (`files`). It does not say their UTM zone, which is
 known for the four benchmarks alone, by the file's name.
 """
 
@@ -20,10 +20,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from covis.datasets.catalogue import Sizes, check_sizes
-from covis.datasets.dbstruct_files import DbStruct, read_struct
-from covis.datasets.dbstruct_folders import DATABASE, QUERIES, FilesByStem, bases, find_side, find_struct, split_name
-from covis.datasets.dbstruct_sets import Known, known_set, places_of
-from covis.datasets.dbstruct_times import Times, seconds
+from covis.datasets.dbstruct.files import DbStruct, read_struct
+from covis.datasets.dbstruct.folders import DATABASE, QUERIES, FilesByStem, bases, find_side, find_struct, split_name
+from covis.datasets.dbstruct.sets import Known, known_set, places_of
+from covis.datasets.dbstruct.times import Times, seconds
 from covis.datasets.drafts import Draft, Invalid, Missing, SceneDraft
 from covis.errors import CovisWarning, InvalidInputError, MissingFileError
 from covis.images import Scene
@@ -89,7 +89,7 @@ def read_dbstruct(
     The fields are R. Arandjelović's (NetVLAD, CVPR 2016).
 
     >>> import tempfile
-    >>> from covis.datasets.dbstruct_files import write_struct
+    >>> from covis.datasets.dbstruct.files import write_struct
     >>> xy = np.array([[585000.0, 4477000.0], [585010.0, 4477000.0]])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = write_struct(f"{folder}/mine.mat", DbStruct("test", ("a.jpg", "b.jpg"), ("q.jpg",), xy, xy[:1]))
