@@ -77,7 +77,9 @@ def test_one_command_is_the_separate_steps(tiny_world: Path, model: Path, labels
     assert f"model {model} ({network.digest}): 288 dimensions, 32 x 32 pixels, torch" in said
     assert "16 images, described now" in said
     assert "whitened to 6 dimensions, fitted on the databases that are searched (transductive): 24 descriptors" in said
-    assert "whitened to 6 dimensions (power 1), fitted on the database (24 descriptors); index exact" in " ".join(said.split())
+    assert "whitened to 6 dimensions (power 1), fitted on the database (24 descriptors, transductive); index exact" in " ".join(
+        said.split()
+    )
 
 
 def test_a_second_call_describes_nothing_anew(
@@ -247,7 +249,8 @@ def test_a_comparison_says_what_was_scored(tiny_world: Path, model: Path, labels
     said = CliRunner().invoke(app, ["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--samples", "50"]).stdout
     assert f"  a: model {model} (" in said
     assert "  b: model " in said.splitlines()[-1]
-    assert said.splitlines()[-1].endswith("whitened to 6 dimensions (power 1), fitted on the database (24 descriptors); index exact")
+    ends = "whitened to 6 dimensions (power 1), fitted on the database (24 descriptors, transductive); index exact"
+    assert said.splitlines()[-1].endswith(ends)
 
 
 def test_a_map_shows_a_query_without_a_descriptor_as_not_found(tmp_path: Path) -> None:

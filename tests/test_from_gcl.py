@@ -24,8 +24,9 @@ from covis.descriptors import Descriptors
 from covis.errors import CovisError, CovisWarning, DamagedFileError
 from covis.images import Images, Scene
 from covis.labels import Labels
+from covis.protocols import protocol
 from covis.rankings import Rankings
-from covis.scores import Scores
+from covis.scores import Scores, what_was_scored
 
 PAGE = Path(__file__).parents[1] / "docs" / "from-gcl.md"
 NOT_RUN = {"covis train gcl-msls": "52 caches of 10,000 queries on a GPU; tests/test_recipes.py reads the recipe"}
@@ -64,8 +65,8 @@ def refused(arguments: list[Any]) -> str:
 
 
 def renamed(images: Images, root: Path, before: str) -> Images:
-    """The same photographs under names that begin otherwise."""
-    names = [f"{before}{name.rpartition('/')[2]}" for name in images.names]
+    """The same photographs under names that begin otherwise, and go on with a time stamp."""
+    names = [f"{before}{1_400_000_000_000_000 + row}{Path(name).suffix}" for row, name in enumerate(images.names)]
     for row, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(images.path(row), root / name)
@@ -133,6 +134,10 @@ def _check_msls(disk: Path) -> None:
     white = Descriptors.load(disk / "their-white" / "cph" / "queries")
     np.testing.assert_array_equal(white.vectors, Descriptors.load(disk / "white" / "16" / "cph" / "queries").vectors)
     assert white.history["whitened"]["dim"] == 16
+    whitened = Scores.load(disk / "white.json")
+    assert "whitened to 16 dimensions (power 1), fitted on the database (48 descriptors, transductive)" in what_was_scored(whitened.history)
+    assert whitened.history["made"]["transductive"] is True
+    assert "transductive" not in Scores.load(disk / "val.json").history["made"]
     with h5py.File(disk / "MSLS" / "train_val" / "sf_gt.h5") as file:
         assert file["fov"].shape == file["sim"].shape == (16, 24)
         np.testing.assert_array_equal(file["sim"][:], file["fov"][:] >= 0.5)
@@ -316,6 +321,93 @@ def test_results_go_there_and_back(small: Path) -> None:
         correct = [row[0] == positive for row, positive in zip(nearest, (0, 4), strict=True)]  # 0.4 is none
         assert Scores.load(small / data).metrics["recall@1"].value == np.mean(correct)
     assert "already there" in refused(["convert", "to-gcl", small / "x", *DATA, "--rankings", small / "p.npz", "--out", again])
+
+
+def scored_of(small: Path, descriptors: Path, name: str, *more: str) -> tuple[str, Any]:
+    options = ["--descriptors", descriptors, "--labels", small / "l.npz", "--protocol", "graded/0.5", "--samples", 20]
+    said = run(["evaluate", small / "x", *DATA, *options, *more, "--out", small / name]).stderr
+    return " ".join(said.split()), Scores.load(small / name).history["made"].get("transductive")
+
+
+def test_scores_of_whitened_descriptors_say_that_they_are_transductive(small: Path) -> None:
+    run(["whiten", small / "d", "--dim", 2, "--out", small / "white"])
+    run(["whiten", small / "d", "--dim", 2, "--fit", small / "d", "--out", small / "taught"])
+    said, known = scored_of(small, small / "white", "a.json")
+    assert "fitted on the database (5 descriptors, transductive)" in said
+    assert known is True
+    of_a_file, known = scored_of(small, small / "d", "c.json", "--whitening", str(small / "white" / "whitening.npz"))
+    assert "(5 descriptors, transductive if" in of_a_file
+    assert known is None
+    taught, known = scored_of(small, small / "taught", "d.json")
+    assert "transductive" not in taught
+    assert known is False
+    assert scored_of(small, small / "d", "e.json")[1] is None
+
+
+def test_scores_of_what_apply_pca_whitened_say_it_too(small: Path) -> None:
+    run(["whiten", small / "d", "--dim", 2, "--out", small / "white"])
+    run(["convert", "to-gcl", small / "x", *DATA, "--descriptors", small / "white", "--out", small / "r" / "net"])
+    back = [small / "r" / "net", "--data", small / "x", "--read", "missing=ignore", "--whitened", 2, "--out", small / "theirs"]
+    run(["convert", "from-gcl", *back])
+    theirs, known = scored_of(small, small / "theirs", "f.json")
+    assert "whitened to 2 dimensions, fitted on the database, by GCL's apply_pca.py (transductive)" in theirs
+    assert known is True
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*")) if folder.is_dir() else []
+
+
+def damaged(small: Path, fault: str) -> tuple[list[Any], str]:
+    """What is asked for besides the features, and why it cannot be written."""
+    names = json.loads((small / "x" / "query.json").read_text())["im_paths"]
+    if fault == "labels that are not there":
+        return ["--labels", small / "none.npz"], "none.npz"
+    if fault == "scores that are not there":
+        return ["--labels", small / "l.npz", "--scores", small / "none.json"], "none.json"
+    if fault == "labels that cannot be condensed":
+        return ["--labels", small / "l.npz", "--condensed"], "must be of one set against itself"
+    if fault == "scores without recall":
+        scores = {"error": np.zeros(2)}
+        Scores(protocol("graded/0.5"), {}, tuple(names), scores).save(small / "s.json")
+        return ["--scores", small / "s.json"], "must have recall@k"
+    (small / "r").mkdir()
+    (small / "r" / "net_gt.h5").write_bytes(b"theirs")
+    return ["--labels", small / "l.npz"], "net_gt.h5 is already there"
+
+
+@pytest.mark.parametrize("fault", [
+    "labels that are not there", "scores that are not there", "labels that cannot be condensed", "scores without recall",
+    "a file that is there",
+])  # fmt: skip
+def test_to_gcl_writes_all_or_nothing(small: Path, fault: str) -> None:
+    more, said = damaged(small, fault)
+    before = left(small / "r")
+    command = ["convert", "to-gcl", small / "x", *DATA, "--descriptors", small / "d", "--distances", "--search", *more]
+    assert said in refused([*command, "--out", small / "r" / "net"])
+    assert left(small / "r") == before
+
+
+def test_what_to_gcl_writes_over_is_replaced_and_nothing_else_is_left(small: Path) -> None:
+    command = ["convert", "to-gcl", small / "x", *DATA, "--labels", small / "l.npz", "--by-scene", "--out", small / "r"]
+    run(command)
+    (small / "r" / "x_gt.h5").write_bytes(b"")
+    assert "x_gt.h5 is already there" in refused(command)
+    run([*command, "--overwrite"])
+    assert left(small / "r") == ["x_gt.h5"]
+    assert h5py.is_hdf5(small / "r" / "x_gt.h5")
+    assert not list(small.glob(".*"))
+    assert "must be what the files' names begin with" in refused([*command[:-1], "."])
+    (small / "file").write_bytes(b"")
+    assert "could not be written" in refused([*command[:-1], small / "file" / "net"])
+
+
+def test_from_gcl_looks_at_all_places_before_it_writes_one(small: Path) -> None:
+    run(["convert", "to-gcl", small / "x", *DATA, "--descriptors", small / "d", "--out", small / "r" / "net"])
+    (small / "f" / "x" / "database").mkdir(parents=True)
+    options = ["--data", small / "x", "--read", "missing=ignore", "--out", small / "f"]
+    assert "database is already there" in refused(["convert", "from-gcl", small / "r" / "net", *options])
+    assert left(small / "f") == ["database", "x"]
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

@@ -1,5 +1,6 @@
 """What GCL's reference leaves in its results folder: held against its formulas, written out plainly here."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -206,6 +207,39 @@ def test_scores_are_rounded_as_eval_pitts_does(tmp_path):
     assert path.read_text() == expected
     every = evaluate(found, one, labels=labels, protocol="graded/0.5/all", samples=20)
     assert every.metrics["recall@25"].value == pytest.approx(scores.metrics["recall@25"].value * 5 / 7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tokyo_time_machine_is_scored_as_eval_pitts_does(tmp_path, seed):
+    """Results of the query's own month go from the list alone: a query whose positives are all of its month counts, as a miss."""
+    random = np.random.default_rng(seed)
+    plain = scene(queries=30, database=120)
+    months = {"queries": random.integers(0, 3, 30), "database": random.integers(0, 3, 120)}
+    sides = [dataclasses.replace(getattr(plain, side), time=months[side] * 2_678_400.0) for side in ("database", "queries")]
+    one = Scene(plain.name, plain.split, *sides)
+    same = months["queries"][:, None] == months["database"]
+    sim = random.random((30, 120)) < np.where(same, 0.03, 0.01)
+    sim[:4] &= same[:4]  # nothing to be found from another month
+    sim[np.arange(4), [int(np.flatnonzero(row)[0]) for row in same[:4]]] = True
+    sim[-2:] = False  # nothing at all: not counted
+    pair = described(one, seed)
+    vectors = [side.vectors.astype(np.float64) for side in pair]
+    order = ((vectors[0][:, None] - vectors[1][None]) ** 2).sum(axis=2).argsort(axis=1)
+    kept = np.array([[row for row in line if not same[query, row]][:30] for query, line in enumerate(order)])
+    asked = [query for query in range(30) if sim[query].any()]  # by any positive, its own month included
+    assert len(asked) > sum(bool((sim[query] & ~same[query]).any()) for query in asked)
+    labels = Labels(sparse.csr_array(sim.astype(float)), one.queries.names, one.database.names, rule="sim")
+    predictions = saved(tmp_path / "p_predictions.npy", kept)
+    searched = index(pair[1]).search(pair[0], k=120)  # those of the own month among them
+    for found in (read_rankings(predictions, [one], k=30)[0], searched):
+        scores = evaluate(found, one, labels=labels, protocol="tokyo-tm/gcl", samples=20)
+        for k in KS:
+            hits = sum(bool(sim[query, sorted(kept[query, :k])].any()) for query in asked)
+            assert scores.metrics[f"recall@{k}"].value == pytest.approx(hits / len(asked), abs=1e-12)
+            assert scores.metrics[f"recall@{k}"].n == len(asked)
+        assert write_scores(scores.per_query, tmp_path / "p_scores.txt", overwrite=True).read_text() == "".join(
+            f"{k},{np.round(sum(bool(sim[query, kept[query, :k]].any()) for query in asked) / len(asked) * 100, 2)}\n" for k in KS
+        )
 
 
 def test_each_text_of_scores_comes_back(tmp_path):

@@ -196,6 +196,10 @@ WHITENED = {"dim": 32, "power": 0.5, "fitted_on": "database of x", "count": 900}
 MADE = {"model": {"spec": "my:net", "dim": 64, "height": 240, "width": 320, "engine": "torch"}}
 
 
+BY = "database, by GCL's apply_pca.py"
+THEIRS = {"dim": 8, "fitted_on": BY}
+ON_SEARCHED = {"dim": 8, "power": 1, "fitted_on": "database", "count": 24}
+TRANSDUCTIVE = "fitted on the database (24 descriptors, transductive)"
 EXTRACTED = {"engine": ["torch", "onnx"]}
 RANKED = {"model": "4f", "database": {"whitened": WHITENED, "extracted": EXTRACTED}}
 FIRST = {
@@ -218,6 +222,9 @@ SECOND = {"index": "hnsw", "recall against exact": {"recall": 0.75, "first": 0.5
             "model my:net (4f), 64 dimensions, 240 x 320 pixels, torch and onnx; whitened to 32 dimensions (power 0.5), "
             "fitted on the database of x (900 descriptors)",
         ),
+        ([{"model": "4f", "database": {"whitened": ON_SEARCHED}}], "model 4f; whitened to 8 dimensions (power 1), " + TRANSDUCTIVE),
+        ([{"model": "4f", "database": {"whitened": THEIRS}}], f"model 4f; whitened to 8 dimensions, fitted on the {BY} (transductive)"),
+        ([{"model": "4f", "database": {"whitened": {"dim": 8}}}], "model 4f; whitened"),
         (
             [FIRST, SECOND],
             "index hnsw, which finds 75.0% of the exact 25 nearest and 50.0% of the exact first; "
@@ -229,6 +236,21 @@ def test_what_was_scored_in_a_sentence(ranked, said):
     history = {"scenes": [{"rankings": one} for one in ranked], "made": MADE if ranked == [RANKED] else {}}
     assert what_was_scored(history) == said
     assert what_was_scored({}) == ""
+
+
+@pytest.mark.parametrize(("fitted_on", "searched"), [
+    ("database", True), ("database of sf", True), ("database of sf, miami", True), (BY, True), ("database of miami", False),
+    ("database of trained", False), ("database of sf of trained", False), ("database of miami, sf of trained", False),
+    ("some queries", False), (None, False), (3, False),
+])  # fmt: skip
+def test_scores_whitened_on_the_searched_database_are_called_transductive(fitted_on, searched):
+    scenes = [
+        {"scene": name, "rankings": {"model": "4f", "database": {"whitened": {**ON_SEARCHED, "fitted_on": fitted_on}}}}
+        for name in ("cph", "sf")
+    ]
+    assert (", transductive)" in what_was_scored({"scenes": scenes})) == searched
+    of_a_file = what_was_scored({"scenes": scenes, "made": {"whitening": {"file": "w.npz"}}})
+    assert ("(24 descriptors, transductive if w.npz was fitted on what is searched)" in of_a_file) == searched
 
 
 @given(
@@ -245,6 +267,10 @@ def test_what_was_scored_in_a_sentence(ranked, said):
                         "made",
                         "database",
                         "whitened",
+                        "fitted_on",
+                        "file",
+                        "whitening",
+                        "scene",
                         "extracted",
                         "engine",
                         "index",

@@ -170,7 +170,7 @@ def what_was_scored(history: Mapping[str, Any]) -> str:
 
     >>> whitened = {"dim": 32, "power": 1.0, "fitted_on": "database", "count": 900}
     >>> what_was_scored({"scenes": [{"rankings": {"model": "4f2d", "database": {"whitened": whitened}, "index": "exact"}}]})
-    'model 4f2d; whitened to 32 dimensions (power 1), fitted on the database (900 descriptors); index exact'
+    'model 4f2d; whitened to 32 dimensions (power 1), fitted on the database (900 descriptors, transductive); index exact'
     """
     scenes = history.get("scenes")
     stories = [one for scene in (scenes if isinstance(scenes, (list, tuple)) else ()) if (one := _inside(scene, "rankings"))]
@@ -178,7 +178,8 @@ def what_was_scored(history: Mapping[str, Any]) -> str:
     said = [f"predictions {first['predictions']}, read as {first.get('policy')}"] if "predictions" in first else []
     if "model" in first:
         made = {**_inside(history, "made", "model"), **_inside(first, "database", "extracted")}
-        said += [_model(first["model"], made), _whitening(_inside(first, "database", "whitened"))]
+        searched = [scene.get("scene") for scene in scenes if isinstance(scene, Mapping)] if isinstance(scenes, (list, tuple)) else []
+        said += [_model(first["model"], made), _whitening(_inside(first, "database", "whitened"), searched, file=_file(history))]
     if "index" in first:
         said.append(f"index {first['index']}" + _recall([_inside(one, "recall against exact") for one in stories]))
     parts = [_inside(one, "without a descriptor") for one in (stories[:1] if first.get("scope") == "joint" else stories)]
@@ -188,6 +189,25 @@ def what_was_scored(history: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
+def fitted_on_searched(fitted_on: Any, searched: Iterable[Any]) -> bool:
+    """True of a whitening that was fitted on a database that is searched, as its record has it: its scores are transductive.
+
+    Args:
+        fitted_on: what the whitening says that it was fitted on.
+        searched: the names of the scenes that are searched.
+
+    >>> fitted_on_searched("database", ["cph"]), fitted_on_searched("database of cph, sf", ["cph"])
+    (True, True)
+    >>> fitted_on_searched("database of sf", ["cph"]), fitted_on_searched("database of cph of trained", ["cph"])
+    (False, False)
+    """
+    said = str(fitted_on)
+    named = said.removeprefix("database of ")
+    if named == said:
+        return said.startswith("database")
+    return " of " not in named and not {str(one) for one in searched}.isdisjoint(named.split(", "))
+
+
 def _model(digest: Any, made: Mapping[str, Any]) -> str:
     if not {"spec", "dim", "height", "width", "engine"} <= made.keys():
         return f"model {digest}"
@@ -195,11 +215,22 @@ def _model(digest: Any, made: Mapping[str, Any]) -> str:
     return f"model {made['spec']} ({digest}), {made['dim']} dimensions, {made['height']} x {made['width']} pixels, {engine}"
 
 
-def _whitening(made: Mapping[str, Any]) -> str:
-    if not {"dim", "power", "fitted_on", "count"} <= made.keys():
+def _whitening(made: Mapping[str, Any], searched: Sequence[Any], *, file: Any) -> str:
+    if not {"dim", "fitted_on"} <= made.keys():
         return "whitened" if made else "not whitened"
-    power = f"{made['power']:g}" if isinstance(made["power"], (int, float)) else made["power"]
-    return f"whitened to {made['dim']} dimensions (power {power}), fitted on the {made['fitted_on']} ({made['count']} descriptors)"
+    power = made.get("power")
+    said = f"whitened to {made['dim']} dimensions"
+    if power is not None:
+        said += f" (power {power:g})" if isinstance(power, (int, float)) else f" (power {power})"
+    notes = [f"{made['count']} descriptors"] if "count" in made else []
+    if fitted_on_searched(made["fitted_on"], searched):
+        notes.append(f"transductive if {file} was fitted on what is searched" if file else "transductive")
+    return f"{said}, fitted on the {made['fitted_on']}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _file(history: Mapping[str, Any]) -> Any:
+    """The file that held the whitening, where one was given to score with: it may have been fitted on any database."""
+    return _inside(history, "made", "whitening").get("file")
 
 
 def _recall(measured: Sequence[Mapping[str, Any]]) -> str:

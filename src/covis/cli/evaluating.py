@@ -141,13 +141,25 @@ def _described(scenes: Sequence[Any], labels: Sequence[Any] | None, rule: Any, c
         described, made["model"] = _by_model(scenes, choices)
     made["described"] = [_side_stories(scene, pair) for scene, pair in zip(scenes, described, strict=True)]
     if choices.whiten is None and given is None:
-        return described, made
+        return described, {**made, **_transductive(scenes, [database.history.get("whitened") for _, database in described])}
     whiten = _whitening(given, [database for _, database in described], choices)
     history = whiten.history
     made["whitening"] = {"file": None if choices.whitening is None else str(choices.whitening), **history}
     fitted = f"{history['fitted_on']} of {choices.whitening}" if given else "databases that are searched (transductive)"
     say(f"whitened to {whiten.dim} dimensions, fitted on the {fitted}: {history['count']} descriptors")
+    made |= _transductive(scenes, [history], known=given is None)
     return [(whiten(queries), whiten(database)) for queries, database in described], made
+
+
+def _transductive(scenes: Sequence[Any], whitened: Sequence[Any], *, known: bool = True) -> dict[str, Any]:
+    """Whether a whitening was fitted on a database that is searched; None of a file's, which may mean another database by that word."""
+    from covis.scores import fitted_on_searched
+
+    records = [one for one in whitened if isinstance(one, Mapping)]
+    if not records:
+        return {}
+    found = any(fitted_on_searched(one.get("fitted_on"), [scene.name for scene in scenes]) for one in records)
+    return {"transductive": None if found and not known else found}
 
 
 def _by_model(scenes: Sequence[Any], choices: Choices) -> tuple[list[Any], dict[str, Any]]:

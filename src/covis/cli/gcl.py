@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from covis.cli.data import convert
 from covis.cli.shell import AsJson, Layout, Out, Overwrite, Read, Split, print_json, print_paths, read_scenes, say
-from covis.errors import InvalidInputError
+from covis.errors import CovisError, InvalidInputError, OutputFailedError
 
 What = Literal["auto", "scores", "labels", "predictions", "distances", "features"]
+Job: TypeAlias = tuple[list[str], Callable[[Path], Any]]
+"""How the names of some files end, and what writes them, given what they begin with."""
 ENDS = {
     "scores": ("_scores.txt", "_recall.txt", "_result.txt", "_results.txt", "_results_best.txt"),
     "labels": (".h5",),
@@ -64,11 +69,10 @@ def convert_from_gcl(
         sides = [
             (scene.name, one) for scene, pair in zip(scenes, made, strict=True) for one in zip(("queries", "database"), pair, strict=True)
         ]
-        written = [one.save(out / scene / side, overwrite=overwrite) for scene, (side, one) in sides]
+        written = _saved([(out / scene / side, one) for scene, (side, one) in sides], overwrite=overwrite)
     else:
         found = gcl_results.read_rankings(file, scenes, k=k)
-        places = [out] if out.suffix == ".npz" and len(scenes) == 1 else [out / f"{scene.name}.npz" for scene in scenes]
-        written = [one.save(place, overwrite=overwrite) for one, place in zip(found, places, strict=True)]
+        written = _saved(zip(_places(out, scenes), found, strict=True), overwrite=overwrite)
     if as_json:
         print_json({"what": kind, "written": [str(path) for path in written]})
     else:
@@ -112,8 +116,6 @@ def convert_to_gcl(
     overwrite: Overwrite = False,
 ) -> None:
     """Write what covis made as the files that GCL's reference writes and reads: features, distances, predictions, labels, scores."""
-    from covis.files import check_absent
-
     if not any((descriptors, rankings, labels, scores)):
         raise InvalidInputError("At least one of --descriptors, --rankings, --labels and --scores must be given; they are what is written.")
     needs = {
@@ -129,29 +131,47 @@ def convert_to_gcl(
     }
     if alone := [name for name, (used, source) in needs.items() if used and source is None]:
         raise InvalidInputError(f"{' and '.join(alone)} must come with what is to be written: --descriptors, --rankings or --labels.")
-    scenes = read_scenes(data, layout, split, read)
-    named = by_scene or len(scenes) > 1
-    written = []
     if search and rankings is not None:
         raise InvalidInputError("The predictions must come from --rankings or from --search; got both.")
+    scenes = read_scenes(data, layout, split, read)
+    named = by_scene or len(scenes) > 1
+    jobs: list[Job] = []
     if descriptors is not None:
-        written += _write_features(scenes, descriptors, out, named=named, distances=distances, overwrite=overwrite)
+        jobs += _feature_jobs(scenes, descriptors, named=named, distances=distances)
     if rankings is not None or search:
-        found = _searched(scenes, descriptors, k=k) if rankings is None else _loaded(scenes, rankings)
-        written += _write_rankings(found, out, text=text or named, k=k, overwrite=overwrite)
+        loaded = None if rankings is None else _loaded(scenes, rankings)
+        found = cache(lambda: _searched(scenes, descriptors, k=k) if loaded is None else loaded)
+        jobs += _ranking_jobs(found, len(scenes), text=text or named, k=k)
     if labels is not None:
-        options = {"key": key, "also_binary": also_binary, "condensed": condensed}
-        written += _write_labels(scenes, labels, out, options, named=named, overwrite=overwrite)
+        jobs += _label_jobs(scenes, labels, {"key": key, "also_binary": also_binary, "condensed": condensed}, named=named)
     if scores is not None:
-        from covis.datasets.gcl_scores import write_scores
-        from covis.scores import Scores
+        jobs += _score_jobs(scores)
+    print_paths(*_all_or_none(jobs, out, overwrite=overwrite))
 
-        values = Scores.load(scores).per_query
-        ends = [out.with_name(out.name + end) for end in ("_scores.txt", "_recall.txt", "_result.txt")]
-        for place in ends:
-            check_absent(place, overwrite=overwrite)
-        written += [write_scores(values, place, overwrite=overwrite) for place in ends]
-    print_paths(*written)
+
+def _all_or_none(jobs: Sequence[Job], out: Path, *, overwrite: bool) -> list[Path]:
+    """Write all files, whose names begin with `out`, or none: into a folder beside them first, whence they move together."""
+    from covis.files import check_absent
+
+    if out.name in ("", ".."):
+        raise InvalidInputError(f"--out must be what the files' names begin with, as results/net; got {str(out)!r}.")
+    ends = [end for some, _ in jobs for end in some]
+    for end in ends:
+        check_absent(f"{out}{end}", overwrite=overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as folder:
+            for _, write in jobs:
+                write(Path(folder, out.name))
+            for end in ends:
+                target = check_absent(f"{out}{end}", overwrite=overwrite)
+                target.parent.mkdir(exist_ok=True)
+                Path(folder, f"{out.name}{end}").replace(target)
+    except OSError as error:
+        if isinstance(error, CovisError):
+            raise
+        raise OutputFailedError(f"{out} could not be written: {error.strerror or error}. Free the disk or choose another --out.") from error
+    return [Path(f"{out}{end}") for end in ends]
 
 
 def _kind(file: Path) -> str:
@@ -185,29 +205,45 @@ def _labels(file: Path, out: Path, scenes: list[Any], *, key: str, overwrite: bo
     from covis.datasets.label_files import load_labels
 
     found = load_labels(file if key == "auto" else file.with_name(f"{file.name}:{key}"), scenes)
-    places = [out] if out.suffix == ".npz" and len(scenes) == 1 else [out / f"{scene.name}.npz" for scene in scenes]
     for one in found:
         say(str(one.summary()))
-    return [one.save(place, overwrite=overwrite) for one, place in zip(found, places, strict=True)]
+    return _saved(zip(_places(out, scenes), found, strict=True), overwrite=overwrite)
 
 
-def _write_features(scenes: list[Any], source: Path, out: Path, *, named: bool, distances: bool, overwrite: bool) -> list[Path]:
+def _places(out: Path, scenes: list[Any]) -> list[Path]:
+    return [out] if out.suffix == ".npz" and len(scenes) == 1 else [out / f"{scene.name}.npz" for scene in scenes]
+
+
+def _saved(made: Iterable[tuple[Path, Any]], *, overwrite: bool) -> list[Path]:
+    """Each saved at its place, after a look that none is there."""
+    from covis.files import check_absent
+
+    jobs = [(check_absent(place, overwrite=overwrite), one) for place, one in made]
+    return [one.save(place, overwrite=overwrite) for place, one in jobs]
+
+
+def _feature_jobs(scenes: list[Any], source: Path, *, named: bool, distances: bool) -> list[Job]:
     from covis.datasets.gcl_distances import write_distances
     from covis.datasets.gcl_results import write_features
-    from covis.files import check_absent
     from covis.vector_files import read_vectors
 
     described = read_vectors(source, scenes)
-    ends = []
-    for scene, (queries, _) in zip(scenes, described, strict=True):
-        whitened = f"_whiten_{queries.dim}" if "whitened" in queries.history else ""
-        ends.append(out.with_name(f"{out.name}{f'_{scene.name}' if named else ''}_distances{whitened}.npy"))
-    for place in ends if distances else ():
-        check_absent(place, overwrite=overwrite)
-    written = write_features(described, scenes, out, by_scene=named, overwrite=overwrite)
-    if distances:
-        written += [write_distances(pair, place, overwrite=overwrite) for pair, place in zip(described, ends, strict=True)]
-    return written
+    middles = [f"_{scene.name}" if named else "" for scene in scenes]
+    whitened = [tuple(f"_whiten_{one.dim}" if "whitened" in one.history else "" for one in pair) for pair in described]
+    sides = [
+        f"{middle}_{side}{end}.npy"
+        for middle, ends in zip(middles, whitened, strict=True)
+        for side, end in zip(("queryfeats", "mapfeats"), ends, strict=True)
+    ]
+    jobs: list[Job] = [(sides, lambda begin: write_features(described, scenes, begin, by_scene=named))]
+    for pair, middle, ends in zip(described, middles, whitened, strict=True):
+        end = f"{middle}_distances{ends[0]}.npy"
+        jobs += [([end], partial(_at_end, write_distances, pair, end))] if distances else []
+    return jobs
+
+
+def _at_end(write: Callable[[Any, Path], Any], what: Any, end: str, begin: Path) -> None:
+    write(what, Path(f"{begin}{end}"))
 
 
 def _searched(scenes: list[Any], descriptors: Path | None, *, k: int) -> list[Any]:
@@ -231,21 +267,27 @@ def _loaded(scenes: list[Any], source: Path) -> list[Any]:
     return found
 
 
-def _write_rankings(found: list[Any], out: Path, *, text: bool, k: int, overwrite: bool) -> list[Path]:
+def _ranking_jobs(found: Callable[[], list[Any]], scenes: int, *, text: bool, k: int) -> list[Job]:
+    """Of rankings that are asked for when the first file is written: a search comes after the look at what is there."""
     from covis.datasets.gcl_results import write_predictions, write_retrieved
 
-    written = []
-    if len(found) == 1:
-        written.append(write_predictions(found[0], out.with_name(f"{out.name}_predictions.npy"), k=k, overwrite=overwrite))
-    if text:
-        written.append(write_retrieved(found, out.with_name(f"{out.name}_predictions.txt"), k=k, overwrite=overwrite))
-    return written
+    one: list[Job] = [(["_predictions.npy"], lambda begin: write_predictions(found()[0], f"{begin}_predictions.npy", k=k))]
+    every: list[Job] = [(["_predictions.txt"], lambda begin: write_retrieved(found(), f"{begin}_predictions.txt", k=k))]
+    return (one if scenes == 1 else []) + (every if text else [])
 
 
-def _write_labels(scenes: list[Any], source: Path, out: Path, options: dict[str, Any], *, named: bool, overwrite: bool) -> list[Path]:
+def _label_jobs(scenes: list[Any], source: Path, options: dict[str, Any], *, named: bool) -> list[Job]:
     from covis.datasets.gcl_h5 import write_labels
     from covis.datasets.label_files import load_labels
 
-    places = [out / f"{scene.name}_gt.h5" for scene in scenes] if named else [out.with_name(f"{out.name}_gt.h5")]
+    ends = [f"/{scene.name}_gt.h5" if named else "_gt.h5" for scene in scenes]
     found = load_labels(source, scenes)
-    return [write_labels(one, place, **options, overwrite=overwrite) for one, place in zip(found, places, strict=True)]
+    return [([end], partial(_at_end, partial(write_labels, **options), one, end)) for one, end in zip(found, ends, strict=True)]
+
+
+def _score_jobs(source: Path) -> list[Job]:
+    from covis.datasets.gcl_scores import write_scores
+    from covis.scores import Scores
+
+    values = Scores.load(source).per_query
+    return [([end], partial(_at_end, write_scores, values, end)) for end in ("_scores.txt", "_recall.txt", "_result.txt")]
