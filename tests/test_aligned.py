@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import covis
 from covis.datasets import guess_layout, read, write
-from covis.datasets.aligned import SETS, draft_aligned, read_aligned, write_aligned
+from covis.datasets.aligned import SETS, draft_aligned, is_aligned, read_aligned, write_aligned
 from covis.datasets.picture_folders import in_order
 from covis.errors import CovisError, CovisWarning, InvalidInputError, MissingFileError, OutputExistsError, UnknownNameError
 from covis.images import Images, Scene
@@ -83,12 +84,55 @@ def test_names_that_are_no_numbers(tree):
     (scene,) = read_aligned(tree("ref/b.jpg", "ref/a9.jpg", "ref/a10.jpg", "query/a10.png", "query/a9.png", "query/b.png"))
     assert scene.database.names == ("ref/a9.jpg", "ref/a10.jpg", "ref/b.jpg")
     assert scene.database.frame.tolist() == scene.queries.frame.tolist() == [0, 1, 2]
-    (scene,) = read_aligned(tree("ref/day1.jpg", "ref/day2.jpg", "query/night7.jpg", "query/night9.jpg", folder="by-order"))
+    folder = tree("ref/day1.jpg", "ref/day2.jpg", "query/night7.jpg", "query/night9.jpg", folder="by-order")
+    with pytest.warns(CovisWarning, match=r"no name stands in both folders; .* in order, night7\.jpg to day1\.jpg"):
+        (scene,) = read_aligned(folder)
+    read_aligned(folder, match="order")  # said, and so not warned of
     assert scene.queries.names == ("query/night7.jpg", "query/night9.jpg")
     assert scene.database.frame.tolist() == scene.queries.frame.tolist() == [0, 1]
     distracted = tree("ref/a.jpg", "ref/b.jpg", "ref/c.jpg", "query/b.jpg", folder="distracted")
     (scene,) = read_aligned(distracted, match="name")
     assert (scene.database.frame.tolist(), scene.queries.frame.tolist()) == ([0, 1, 2], [1])
+
+
+@pytest.mark.parametrize(("ref", "query", "words"), [
+    ([0, 1, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 6, 7], r"of 7 names in query and 7 in ref 6 stand in both.*match=name .*match=order"),
+    ([0, 1, 2], [0, 1], r"of 2 names in query and 3 in ref 2 stand in both"),
+    ([0, 1, 2], [7, 8], r"of 2 names in query and 3 in ref 0 stand in both"),
+])  # fmt: skip
+def test_nothing_is_guessed_of_names_that_partly_differ(tree, ref, query, words):
+    folder = tree(*(f"ref/img_{n:03d}.png" for n in ref), *(f"query/img_{n:03d}.png" for n in query))
+    with pytest.raises(InvalidInputError, match=words):
+        read_aligned(folder)
+
+
+def test_a_name_twice_and_one_more(tree):
+    with pytest.raises(InvalidInputError, match=r"of 2 names in query and 1 in ref 1 stand in both"):
+        read_aligned(tree("ref/a.jpg", "ref/a.png", "query/a.jpg", "query/b.jpg"))
+
+
+def test_numbers_of_19_digits(tree):
+    """Nanoseconds since 1970, as EuRoC names its images."""
+    first = 1403636579763555584
+    folder = tree(*(f"{side}/{first + 50_000_000 * n}.png" for side in ("ref", "query") for n in range(3)))
+    (scene,) = read_aligned(folder, match="number")
+    assert scene.queries.frame.tolist() == scene.database.frame.tolist() == [first, first + 50_000_000, first + 100_000_000]
+    assert truth(scene, "frames/0").positives.toarray().tolist() == np.eye(3, dtype=bool).tolist()
+    for name in ("4611686018427387904", "9" * 30, "9" * 200, "\u0661"):  # 2^62; too many digits; digits of another script
+        folder = tree(f"ref/{name}.png", "query/1.png", folder=f"of {len(name)} {name[:2]}")
+        with pytest.raises(InvalidInputError, match=rf"must be a number below 2\^62; found '{name}\.png'"):
+            read_aligned(folder, match="number")
+    assert covis.check("aligned", folder, decode=False, match="number").problems
+
+
+def test_one_folder_as_both_sides(tree):
+    folder = tree("ref/0.jpg", "query/0.jpg")
+    for database in ("query", "./query", "ref/../query"):
+        with pytest.raises(InvalidInputError, match=r"folder must be two; .*query is given as both|must be a folder inside"):
+            read_aligned(folder, database=database)
+    (folder / "same").symlink_to(folder / "query")
+    with pytest.raises(InvalidInputError, match=r"folder must be two"):
+        read_aligned(folder, database="same")
 
 
 def test_a_lost_image_moves_nothing(tree):
@@ -152,7 +196,7 @@ def test_what_is_written(town, tmp_path):
     with pytest.warns(CovisWarning, match=r"holds frames; .* it does not keep xy, heading"):
         write_aligned(town[:1], tmp_path, database="day", queries="dusk")
     assert (tmp_path / "miami" / "dusk" / "0000015.jpg").is_file() or (tmp_path / "miami" / "dusk" / "0000015.png").is_file()
-    with pytest.raises(OutputExistsError), pytest.warns(CovisWarning):
+    with pytest.raises(OutputExistsError):
         write_aligned(town[:1], tmp_path)
     plain = [Images(side.root, side.names) for side in (town[0].database, town[0].queries)]
     write_aligned([Scene("plain", "test", *plain)], tmp_path, files="link")  # rows as frames, and nothing to warn of
@@ -172,7 +216,7 @@ def test_what_is_written(town, tmp_path):
     (["ref/0.jpg", "ref/0.png", "query/0.jpg"], {}, r"a frame must have one image; ref/0\.(jpg|png) and ref/0\.(jpg|png) are both one"),
     (["ref/0.jpg", "ref/00.jpg", "query/0.jpg"], {}, r"a frame must have one image"),
     (["ref/a.jpg", "ref/a.png", "query/a.jpg"], {}, r"a frame must have one image"),
-    (["ref/0.jpg", "query/a.jpg"], {"match": "number"}, r"must be a number; found 'a\.jpg'\. Try match=name"),
+    (["ref/0.jpg", "query/a.jpg"], {"match": "number"}, r"must be a number below 2\^62; found 'a\.jpg'\. Try\s+match=name"),
     (["ref/0.jpg", "query/0.jpg"], {"match": "size"}, r"must be one of auto, number, name, order, none; got 'size'"),
     (["ref/0.jpg", "query/0.jpg"], {"split": "val"}, r"has the split 'test' alone; got 'val'"),
     (["ref/0.jpg", "query/0.jpg"], {"sizes": "no"}, r"must be one of stop, warn, ignore; got 'no'"),
@@ -189,7 +233,10 @@ def test_lists_beside_the_folders(tree):
     folder = tree("ref/0.jpg", "ref/1.jpg", "query/0.jpg", "query/1.jpg", "ref/2.jpg")
     (folder / "ref_images_paths.txt").write_bytes(b"\xef\xbb\xbf1.jpg\r\n0.jpg\r\n")
     (scene,) = read_aligned(folder)
-    assert scene.database.names == ("ref/0.jpg", "ref/1.jpg")
+    assert scene.database.names == ("ref/1.jpg", "ref/0.jpg")  # the list fixes the order,
+    assert scene.database.frame.tolist() == [1, 0]  # and the numbers stay what they are
+    (scene,) = read_aligned(folder, match="order")
+    assert (scene.queries.names[0], scene.queries.frame.tolist(), scene.database.frame.tolist()) == ("query/0.jpg", [0, 1], [0, 1])
     for line, words in (
         ("../0.jpg", "line 2: a line must be the path"),
         ("1.jpg", "line 2: an image must be listed once"),
@@ -206,16 +253,79 @@ def test_lists_beside_the_folders(tree):
         read_aligned(folder)
 
 
+def test_a_set_is_written_as_its_authors_lay_it_out(tree, tmp_path):
+    source = tree("a/0.jpg", "b/0.jpg")
+    sides = (Images(source, ["a/0.jpg"]), Images(source, ["b/0.jpg"]))
+    for name, folders in (("amstertime", ("new", "old")), ("AmsterTime-v1.0", ("new", "old")), ("sped", ("ref", "query"))):
+        (folder,) = write_aligned([Scene(name, "test", *sides)], tmp_path / "out")
+        assert sorted(path.name for path in folder.iterdir()) == sorted(folders)
+        (back,) = read_aligned(folder, sizes="ignore")
+        assert (back.database.frame.tolist(), back.queries.frame.tolist()) == ([0], [0])
+
+
+@pytest.mark.parametrize("sides", [{"database": "query"}, {"database": "query/x"}, {"queries": "ref/y"}, {"queries": "./ref"}])
+def test_folders_that_are_not_apart_are_not_written(tree, tmp_path, sides):
+    source = tree("a/0.jpg", "b/0.jpg")
+    scene = Scene("s", "test", Images(source, ["a/0.jpg"]), Images(source, ["b/0.jpg"]))
+    with pytest.raises(InvalidInputError, match=r"to two folders, neither inside the other"):
+        write_aligned([scene], tmp_path / "out", **sides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_scenes_or_none(tree, tmp_path):
+    source = tree("a/0.jpg", "b/0.jpg")
+    sides = (Images(source, ["a/0.jpg"]), Images(source, ["b/0.jpg"]))
+    (tmp_path / "out" / "two").mkdir(parents=True)
+    with pytest.raises(OutputExistsError):
+        write_aligned([Scene("one", "test", *sides), Scene("two", "test", *sides)], tmp_path / "out")
+    twice = Images(source, ["a/0.jpg", "a/1.jpg"], frame=[1, 1])
+    with pytest.raises(InvalidInputError, match="frames twice"):
+        write_aligned([Scene("one", "test", *sides), Scene("three", "test", twice, sides[1])], tmp_path / "out")
+    assert not (tmp_path / "out" / "one").exists()
+
+
 def test_unknown_sets_and_folders(tree, tmp_path):
     with pytest.raises(UnknownNameError, match=r"no set of corresponding images called 'spedd'\. Did you mean 'sped'"):
         read_aligned(tree(*bench(2)), dataset="spedd")
     with pytest.raises(MissingFileError, match="there is no such folder"):
         read_aligned(tmp_path / "no")
+    with pytest.raises(MissingFileError, match=r"0000000\.jpg must be a folder that holds two, .*; it is a file"):
+        read_aligned(tree(*bench(2)) / "ref" / "0000000.jpg")
 
 
-def test_the_layout_is_guessed(tree):
-    assert guess_layout(tree(*bench(2))) == "aligned"
-    assert guess_layout(tree("new/1.png", "old/1.jpg", folder="b")) == "aligned"
+def photograph(path, *, gps=False):
+    """A small picture, with a position if that is asked for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    if gps:
+        exif[34853] = {1: "N", 2: (48.0, 10.0, 0.0), 3: "E", 4: (11.0, 5.0, 0.0)}
+    Image.new("RGB", (8, 6)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize(("folder", "sides", "name", "gps", "taken"), [
+    ("set", ("ref", "query"), "0.jpg", False, True),
+    ("AmsterTime", ("new", "old"), "0.jpg", False, True),
+    ("set", ("new", "old"), "0.jpg", False, False),  # anybody's folders
+    ("set", ("database", "queries"), "0.jpg", False, False),
+    ("AmsterTime", ("new", "old"), "0.jpg", True, False),
+    ("set", ("ref", "query"), "0.jpg", True, False),
+    ("set", ("ref", "query"), "@500000.00@4180000.00@17@T@.jpg", False, False),
+])  # fmt: skip
+def test_the_layout_is_guessed_where_it_is_plain(tmp_path, folder, sides, name, gps, taken):
+    for side in sides:
+        photograph(tmp_path / folder / side / name, gps=gps)
+    assert is_aligned(tmp_path / folder) == taken
+    assert (guess_layout(tmp_path / folder) == "aligned") == taken
+
+
+def test_guesses_need_two_folders_and_their_images(tree):
+    assert not is_aligned(tree("ref/0.jpg", folder="one side"))
+    assert not is_aligned(tree("ref/0.jpg", "query/a.txt", folder="no image"))
+    folder = tree("ref/0.jpg", folder="listed")
+    (folder / "query_images_paths.txt").write_text("0.jpg\n")
+    assert is_aligned(folder)
+    (folder / "query_images_paths.txt").write_text("../0.jpg\n")
+    assert not is_aligned(folder)
     assert draft_aligned(tree(*bench(2)))[0].name == "set"
 
 

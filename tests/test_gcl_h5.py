@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import sparse
 from scipy.spatial.distance import squareform
 
-from covis.datasets.gcl_h5 import BLOCK, read_labels, write_labels
+from covis.datasets.gcl.h5 import BLOCK, read_labels, write_labels
 from covis.errors import (
     CovisError,
     DamagedFileError,
@@ -110,8 +110,8 @@ def test_blocks_do_not_show(tmp_path, monkeypatch):
     square = symmetric(30)
     flat = stored(tmp_path / "d.h5", fov=squareform(square))
     for block in (1, 7, 23, 100, 160, 10**6):
-        monkeypatch.setattr("covis.datasets.gcl_h5.BLOCK", block)
-        monkeypatch.setattr("covis.datasets.gcl_h5.CHUNK", block)
+        monkeypatch.setattr("covis.datasets.gcl.h5.BLOCK", block)
+        monkeypatch.setattr("covis.datasets.gcl.h5.CHUNK", block)
         written = write_labels(labels, tmp_path / "e.h5", overwrite=True)
         for path in (*paths, tmp_path / "c.h5", written):
             np.testing.assert_array_equal(read_labels(path, queries, database).matrix.toarray(), matrix)
@@ -212,7 +212,7 @@ BAD = [np.nan, 1.5, -0.1, np.inf]
 
 @pytest.mark.parametrize("value", BAD)
 def test_values_outside_are_named(tmp_path, value, monkeypatch):
-    monkeypatch.setattr("covis.datasets.gcl_h5.BLOCK", 3)
+    monkeypatch.setattr("covis.datasets.gcl.h5.BLOCK", 3)
     matrix = MATRIX.copy()
     matrix[1, 2] = value
     with pytest.raises(InvalidInputError, match=r"a\.h5: 'fov' must hold numbers in \[0, 1\]; row 1 \(q1\.jpg\), column 2 \(d2\.jpg\)"):

@@ -8,8 +8,8 @@ import pytest
 from scipy import sparse
 from sklearn.metrics import average_precision_score
 
-from covis.datasets.gcl_distances import read_distances, stored_precision, write_distances
-from covis.datasets.gcl_results import (
+from covis.datasets.gcl.distances import read_distances, stored_precision, write_distances
+from covis.datasets.gcl.results import (
     read_features,
     read_predictions,
     read_rankings,
@@ -18,7 +18,7 @@ from covis.datasets.gcl_results import (
     write_predictions,
     write_retrieved,
 )
-from covis.datasets.gcl_scores import read_scores, write_scores
+from covis.datasets.gcl.scores import read_scores, write_scores
 from covis.descriptors import Descriptors
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError
 from covis.evaluation import evaluate
@@ -120,7 +120,7 @@ def test_rankings_that_a_matrix_cannot_hold_are_refused(tmp_path):
 def test_distances_are_the_references_to_the_bit(tmp_path, monkeypatch):
     from scipy.spatial.distance import cdist
 
-    monkeypatch.setattr("covis.datasets.gcl_distances.ROWS", 4)
+    monkeypatch.setattr("covis.datasets.gcl.distances.ROWS", 4)
     one = scene(queries=9)
     pair = described(one)
     path = write_distances(pair, tmp_path / "x_distances.npy")
@@ -154,7 +154,7 @@ def test_recall_is_that_of_eval_recallatk(tmp_path, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_average_precision_is_that_of_eval_ap(tmp_path, seed, monkeypatch):
     """One value over all pairs of the flattened float16 matrix, ties and all; covis's own from descriptors is the same number."""
-    monkeypatch.setattr("covis.datasets.gcl_distances.ROWS", 4)
+    monkeypatch.setattr("covis.datasets.gcl.distances.ROWS", 4)
     one = scene(queries=11)
     values, labels = graded(one, seed)
     pair = described(one, seed, dim=2)  # two dimensions: many distances are equal in float16

@@ -7,7 +7,7 @@ import pytest
 
 import covis
 from covis.datasets import guess_layout, read, write
-from covis.datasets.nordland import SPACING, draft_nordland, read_nordland, write_nordland
+from covis.datasets.nordland import SPACING, draft_nordland, is_nordland, read_nordland, write_nordland
 from covis.datasets.utm_names import read_utm
 from covis.errors import CovisError, CovisWarning, InvalidInputError, MissingFileError, OutputExistsError
 from covis.images import Images, Scene
@@ -174,7 +174,7 @@ def tenfold(images):
 def test_what_is_lost_is_said(town, tmp_path):
     with pytest.warns(CovisWarning, match=r"Nordland holds frames; .* it does not keep xy, heading, fov"):
         write_nordland(town[:1], tmp_path)
-    with pytest.raises(OutputExistsError), pytest.warns(CovisWarning):
+    with pytest.raises(OutputExistsError):
         write_nordland(town[:1], tmp_path)
     with pytest.warns(CovisWarning):
         write_nordland(town[:1], tmp_path, overwrite=True)
@@ -182,6 +182,7 @@ def test_what_is_lost_is_said(town, tmp_path):
 
 @pytest.mark.parametrize(("arrangement", "frames", "words"), [
     ("pnv", ([0, 2], [0]), r"must run from 0 without a gap"),
+    ("pnv", ([0, 1, 2], [2, 3, 4]), r"most frames stand in both seasons; of the 5 of scene 's' fewer than half do"),
     ("vpr-bench", ([0, 1], [3]), r"query i is frame 10 i; scene 's' has a query of frame 3"),
     ("gmberton", ([0, 0], [0]), r"one image a frame, from 0 on"),
     ("gmberton", ([-1, 0], [0]), r"one image a frame, from 0 on"),
@@ -204,7 +205,7 @@ def test_scenes_that_are_none(tmp_path):
     with pytest.raises(InvalidInputError, match=r"a\.gif must be a \.jpg, \.jpeg or \.png"):
         write_nordland([Scene("s", "test", one, other)], tmp_path)
     with pytest.raises(MissingFileError, match=r"b\.jpg must be there"):
-        write_nordland([Scene("s", "test", other, Images(tmp_path, ["c.jpg"], frame=[1]))], tmp_path)
+        write_nordland([Scene("s", "test", other, Images(tmp_path, ["c.jpg"], frame=[0]))], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -213,8 +214,14 @@ def test_scenes_that_are_none(tmp_path):
     ([], {}, r"found no folder"),
     (["summer/images-1.png", "winter/a.txt"], {}, r"winter must hold images \(\.jpg, \.png\) of Nordland; found none"),
     (["summer/a.png", "summer/a.jpg", "winter/a.png"], {}, r"summer/a\.(jpg|png) and summer/a\.(jpg|png) are both one"),
-    (["ref/0.jpg", "query/first.jpg"], {}, r"every name must be a number; found 'first\.jpg'"),
+    (["ref/0.jpg", "query/first.jpg"], {}, r"every name must be a number below 2\^62; found 'first\.jpg'"),
     (["ref/0.jpg", "ref/00.jpg", "query/0.jpg"], {}, r"a frame must have one image"),
+    (["ref/0.jpg", "query/999999999999999999.jpg"], {}, r"query i is frame 10 i, which must be below 2\^62; found 999999999999999999"),
+    (["ref/9999999999999999999.jpg", "query/0.jpg"], {}, r"every name must be a number below 2\^62; found '9{19}\.jpg'"),
+    ([f"summer/{n}.png" for n in range(4)] + [f"winter/{n}.png" for n in range(4, 8)], {}, r"of 8 names 0 stand in summer and in winter"),
+    ([f"summer/{n}.png" for n in range(4)] + [f"winter/{n}.png" for n in range(2, 6)], {}, r"of 6 names 2 stand in summer and in winter"),
+    (["summer/0.png", "winter/0.png"], {"database": "winter"}, r"folder must be two; .*winter is given as both"),
+    (["ref/0.jpg", "query/0.jpg"], {"arrangement": "vpr-bench", "queries": "ref"}, r"folder must be two"),
     (["ref/0.jpg", "query/0.jpg"], {"names": "list.txt"}, r"goes with the arrangement pnv; .* is vpr-bench"),
     (["ref/0.jpg", "query/0.jpg"], {"arrangement": "pnv"}, r"must hold the folder 'summer' \(Nordland\)"),
     (["ref/0.jpg", "query/0.jpg"], {"arrangement": "mine"}, r"must be auto, pnv, gmberton, vpr-bench; got 'mine'"),
@@ -254,14 +261,42 @@ def test_damaged_lists(tree, line, words):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(MissingFileError, match=r"must be a folder of Nordland's images; there is no such folder"):
         read_nordland(tmp_path / "no")
+    (tmp_path / "file").touch()
+    with pytest.raises(MissingFileError, match=r"must be a folder of Nordland's images; it is a file"):
+        read_nordland(tmp_path / "file")
 
 
-def test_the_layout_is_guessed(tree):
-    assert guess_layout(tree("summer/a.png", "winter/a.png", folder="rail")) == "nordland"
-    assert guess_layout(tree("ref/0.jpg", "query/0.jpg")) == "nordland"
-    assert guess_layout(tree(f"images/test/database/{line(0)}", f"images/test/queries/{line(0)}", folder="Nordland-vg")) == "nordland"
-    assert guess_layout(tree("ref/0.jpg", "query/0.jpg", folder="SPED")) == "aligned"
-    assert guess_layout(tree(f"images/test/database/{line(0)}", f"images/test/queries/{line(0)}", folder="other")) == "utm"
+@pytest.mark.parametrize(("folder", "files", "taken"), [
+    ("rail", ["summer/images-00202.png", "winter/images-00202.png"], True),
+    ("rail", ["summer/images-00202.png", "winter/images-00202.png", "cleanImageNames.txt"], True),
+    ("rail", ["summer/a.png", "winter/a.png", "cleanImageNames.txt"], True),
+    ("rail", ["summer/a.png", "winter/a.png"], False),  # anybody's summer and winter
+    ("nordland", ["summer/a.png", "winter/a.png"], False),
+    ("rail", ["summer/@500000.00@4180000.00@17@.jpg", "winter/@500000.00@4180000.00@17@.jpg"], False),
+    ("nordland", ["ref/0000000.jpg", "query/0000000.jpg"], True),
+    ("nordland", ["ref/0.jpg", "query/0.jpg"], False),
+    ("SPED", ["ref/0000000.jpg", "query/0000000.jpg"], False),
+    ("Nordland-vg", [f"images/test/{side}/{line(0)}" for side in ("database", "queries")], True),
+    ("nordland", [f"{side}/{line(0)}" for side in ("database", "queries")], True),
+    ("other", [f"images/test/{side}/{line(0)}" for side in ("database", "queries")], False),
+    ("my_nordland_trip", [f"{side}/@500000.00@4180000.00@17@.jpg" for side in ("database", "queries")], False),
+    ("nordland_hike", ["database/IMG_0.jpg", "queries/IMG_0.jpg"], False),
+    ("nordland", ["database/notes.txt", "queries/notes.txt"], False),
+    ("nordland", [], False),
+])  # fmt: skip
+def test_the_layout_is_guessed_where_it_is_plain(tree, folder, files, taken):
+    root = tree(*files, folder=folder)
+    assert is_nordland(root) == taken
+    if taken:
+        assert guess_layout(root) == "nordland"
+
+
+def test_folders_that_are_not_apart_are_not_written(tmp_path):
+    scene = Scene("s", "test", Images(tmp_path, ["a.jpg"]), Images(tmp_path, ["b.jpg"]))
+    for arrangement, sides in (("gmberton", {"database": "queries"}), ("pnv", {"queries": "summer/x"})):
+        with pytest.raises(InvalidInputError, match=r"to two folders, neither inside the other"):
+            write_nordland([scene], tmp_path / "out", arrangement=arrangement, **sides)
+    assert not (tmp_path / "out").exists()
 
 
 def test_check_lists_the_same(tree):

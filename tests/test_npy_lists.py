@@ -35,6 +35,13 @@ def pairs(lists):
     return array
 
 
+def in_a_column(lists):
+    array = np.empty((len(lists), 1), dtype=object)
+    for place, entries in enumerate(lists):
+        array[place, 0] = entries
+    return array
+
+
 @pytest.fixture
 def lists(tmp_path):
     """A function that writes the lists of a set; returns the folder."""
@@ -58,11 +65,13 @@ def lists(tmp_path):
 
 @pytest.mark.parametrize("truth", [
     objects(np.array([0, 2]), np.array([], dtype=np.int64), np.array([1])),
-    objects([2, 0], [], [1, 1]),
+    objects([2, 0], [], [1]),
     objects(np.array([0, 2], dtype=np.uint8), [], 1),
     pairs(LISTS), pairs([np.array(one, dtype=int) for one in LISTS])[::-1],
     np.array(DENSE, dtype=bool), np.asfortranarray(np.array(DENSE, dtype=bool)),
     np.array([[0, 2, -1], [-1, -1, -1], [1, -1, -1]]),
+    np.array([[0, 2, -1], [-1, -1, -1], [1, -1, -1]], dtype=object),  # rectangular: plain numbers
+    in_a_column(LISTS),
 ])  # fmt: skip
 def test_forms_of_truth(tmp_path, truth):
     np.save(tmp_path / "gt.npy", truth)
@@ -70,7 +79,8 @@ def test_forms_of_truth(tmp_path, truth):
 
 
 def test_one_image_a_query(tmp_path):
-    for truth in (np.array([[3], [1], [0]]), np.array([3, 1, 0], dtype=np.int32), objects(3, 1, 0)):
+    column = np.array([[3], [1], [0]])
+    for truth in (column, np.array([3, 1, 0], dtype=np.int32), objects(3, 1, 0), column.astype(object), in_a_column([[3], [1], [0]])):
         np.save(tmp_path / "gt.npy", truth)
         assert read_truth(tmp_path / "gt.npy", queries=3, database=4).tocoo().coords[1].tolist() == [3, 1, 0]
 
@@ -86,6 +96,13 @@ def test_two_columns_may_be_two_things(tmp_path):
         [1, 0, 1, 0],
     ]
     assert read_truth(file, queries=3, database=4, form="vpr-bench").tocoo().coords[1].tolist() == [3, 2, 0]
+    for odd in (np.array([[1, 0], [2, 1], [3, 2]]), np.array([[0, 3], [1, 2], [2, 0]], dtype=object), np.array([[2, 0], [0, 3], [1, 1]])):
+        np.save(file, odd)  # counted from 1, as objects, in another order
+        with pytest.raises(InvalidInputError, match=r"may be two indices a query, or pairs"):
+            read_truth(file, queries=3, database=4)
+    np.save(file, np.array([[1, 0], [2, 1], [3, 2]]))
+    with pytest.raises(InvalidInputError, match=r"speak of each of 3 queries once, from 0 on"):
+        read_truth(file, queries=3, database=4, form="vpr-bench")
     np.save(file, np.array([[0, 3], [0, 2], [2, 0]]))  # the first column is no numbering
     assert read_truth(file, queries=3, database=4).nnz == 6
 
@@ -100,6 +117,34 @@ def test_a_matrix_the_other_way_round(tmp_path):
     assert read_truth(file, queries=3, database=4, transposed=True).toarray().astype(int).tolist() == DENSE
     np.save(file, np.array(DENSE, dtype=np.uint8))
     assert read_truth(file, queries=3, database=4, form="matrix").nnz == 3
+
+
+@pytest.mark.parametrize("form", [np.uint8, np.int64, object])
+@pytest.mark.parametrize(("array", "queries", "database"), [
+    (DENSE, 3, 4),
+    (np.array(DENSE).T, 3, 4),
+    ([[0, 1], [1, 0], [0, 0]], 3, 2),
+    ([[0, 1], [0, 1]], 2, 3000),  # by its first column it is no numbering; two of 0 and 1 can be lists
+    (np.eye(5, dtype=int), 5, 9),  # no matrix of these, and no lists of anything
+])  # fmt: skip
+def test_0_and_1_may_be_a_matrix(tmp_path, form, array, queries, database):
+    file = tmp_path / "gt.npy"
+    np.save(file, np.array(array, dtype=form))
+    if database == 3000:
+        assert read_truth(file, queries=queries, database=database).tocoo().coords[1].tolist() == [0, 1, 0, 1]
+        return
+    with pytest.raises(InvalidInputError, match=r"holds 0 and 1 alone, in \d rows of \d: .* form=matrix or form=lists"):
+        read_truth(file, queries=queries, database=database)
+    if database == 4:
+        turned = np.shape(array) == (4, 3)
+        assert read_truth(file, queries=3, database=4, form="matrix", transposed=turned).toarray().astype(int).tolist() == DENSE
+
+
+def test_0_and_1_that_are_turned_round(tmp_path):
+    """Two columns of another shape than both sides: said to be transposed, it can only be a matrix."""
+    np.save(tmp_path / "gt.npy", np.array([[0, 1], [0, 1]]))
+    with pytest.raises(InvalidInputError, match=r"form=matrix"):
+        read_truth(tmp_path / "gt.npy", queries=2, database=9, transposed=True)
 
 
 def test_indices_over_the_end(tmp_path):
@@ -117,15 +162,26 @@ def test_indices_over_the_end(tmp_path):
     (objects([0], [1]), {}, r"must say the right images of 3 queries; its shape is \(2,\).*_qIdx\.npy"),
     (np.array(3), {"form": "lists"}, r"must say the right images of 3 queries"),
     (objects([0], [-2], [1]), {"beyond": "drop"}, r"row 1: an index must be .* found -2"),
-    (objects([0], ["a"], [1]), {}, r"row 1: the right images must be whole numbers; found \"\['a'\]\""),
-    (objects([0], [[1, 2]], [1]), {}, r"row 1: the right images must be whole numbers"),
-    (objects([0], [2**70], [1]), {}, r"row 1: the right images must be whole numbers"),
-    (np.array([[0.0], [1.0], [2.0]]), {}, r"row 0: the right images must be whole numbers; found .*float64"),
-    (np.array([0, np.nan, 1]), {}, r"the right images must be whole numbers"),
-    (np.array(["a", "b", "c"]), {}, r"the right images must be whole numbers"),
+    (objects([0], ["a"], [1]), {}, r"row 1: the right images must be one list of whole numbers; found a list of 1 that begins with 'a'"),
+    (objects([0], [[1, 2]], [1]), {}, r"row 1: the right images must be one list of whole numbers"),
+    (objects([0], [2**70], [1]), {}, r"row 1: the right images must be one list of whole numbers"),
+    (np.array([[0.0], [1.0], [2.0]]), {}, r"row 0: the right images must be one list of whole numbers; found float64 of the shape \(1,\)"),
+    (np.array([0, np.nan, 1]), {}, r"the right images must be one list of whole numbers"),
+    (np.array(["a", "b", "c"]), {}, r"the right images must be one list of whole numbers"),
     (np.zeros((3, 5), dtype=bool), {}, r"must be 3 queries x 4 database images; its shape is \(3, 5\)\.$"),
     (np.array(DENSE) * 2, {"form": "matrix"}, r"must be a matrix of truths"),
-    (np.zeros((3, 1, 1), dtype=int), {}, r"must be whole numbers"),
+    (np.zeros((3, 1, 1), dtype=int), {}, r"must be one list of whole numbers; found int64 of the shape \(1, 1\)"),
+    (objects([0], [2, 2], [1]), {}, r"row 1: a list of right images has each once; 2 stands again"),
+    (np.array([[0, -1, -1], [3, 1, 3], [2, -1, -1]]), {}, r"row 1: a list of right images has each once; 3 stands again"),
+    (np.array(DENSE), {"form": "lists"}, r"row 0: a list of right images has each once; 0 stands again\. Is it a matrix"),
+    (np.array(DENSE, dtype=bool)[:, :1], {"form": "lists"}, r"found bool of the shape \(1,\)"),
+    (np.array([[2**64 - 1]] * 3, dtype=np.uint64), {}, r"row 0: the right images must be one list of whole numbers"),
+    (np.array([["a", "b"]] * 3), {}, r"row 0: the right images must be one list of whole numbers; found <U1 of the shape \(2,\)"),
+    (objects(*[["x" * 99]] * 3), {}, r"begins with 'x{60}'\."),
+    (objects([1], [[[2]]], []), {}, r"row 1: .* found a list of 1 that begins with a list"),
+    (objects([0], [1], [2]), {"transposed": True}, r"Only a matrix can be transposed; .*gt\.npy is read as lists"),
+    (np.array([[0], [1], [2]]), {"transposed": True, "form": "lists"}, r"Only a matrix can be transposed"),
+    (pairs(LISTS), {"transposed": True}, r"Only a matrix can be transposed; .* is read as vpr-bench"),
     (pairs([[0], [1]]), {}, r"must say the right images of 3 queries"),
     (np.array([[0, [1]], [0, [2]], [2, [3]]], dtype=object), {}, r"must speak of each of 3 queries once"),
     (np.arange(3), {"form": "vpr-bench"}, r"must be pairs of a query's index and its list"),
@@ -226,8 +282,13 @@ def test_frames_of_sets_whose_truth_is_one_to_one(lists):
     folder = lists("SPED", database=[f"ref/{n:07d}.jpg" for n in range(607)], queries=[f"query/{n:07d}.jpg" for n in range(607)])
     (scene,) = read_npy(folder, missing="ignore")
     assert scene.database.frame.tolist() == scene.queries.frame.tolist() == list(range(607))
-    folder = lists("Nordland", folder="n", database=[f"ref/{n:07d}.jpg" for n in range(25)], queries=["query/0.jpg", "query/1.jpg"])
-    assert read_npy(folder, missing="ignore", sizes="ignore")[0].queries.frame.tolist() == [0, 10]
+    all_of_it = [f"ref/{n:07d}.jpg" for n in range(27592)], [f"query/{n:07d}.jpg" for n in range(2760)]
+    folder = lists("Nordland", folder="whole", database=all_of_it[0], queries=all_of_it[1])
+    (scene,) = read_npy(folder, missing="ignore")
+    assert (scene.queries.frame[:3].tolist(), scene.database.frame[-1]) == ([0, 10, 20], 27591)
+    folder = lists("nordland", folder="n", database=[f"ref/{n:07d}.jpg" for n in range(25)], queries=["query/0.jpg", "query/1.jpg"])
+    (scene,) = read_npy(folder, missing="ignore", sizes="ignore")
+    assert (scene.queries.frame, scene.database.frame) == (None, None)  # of another set, a place in a list says nothing
     with pytest.raises(InvalidInputError, match=r"nordland \(vpr-bench\) must have 2,760 queries"):
         read_npy(folder, missing="ignore")
 
@@ -268,6 +329,8 @@ def test_truth_that_is_not_there_or_twice(lists, tmp_path):
     for place in (tmp_path / "no", tmp_path):
         with pytest.raises(MissingFileError, match=r"_dbImages\.npy"):
             read_npy(place)
+    with pytest.raises(MissingFileError, match=r"SET_gt\.npy must be a folder .*; it is a file"):
+        read_npy(folder / "SET_gt.npy")
 
 
 @pytest.mark.filterwarnings("ignore:Lists in numpy arrays hold names:covis.errors.CovisWarning")
@@ -292,7 +355,7 @@ def test_round_trip_of_the_town(town, tmp_path, files):
 def test_what_is_written(town, tmp_path):
     with pytest.warns(CovisWarning, match=r"hold names; .* they do not keep xy, heading"):
         write_npy(town[:1], tmp_path, files="none")
-    with pytest.raises(OutputExistsError), pytest.warns(CovisWarning):
+    with pytest.raises(OutputExistsError):
         write_npy(town[:1], tmp_path, files="none")
     a, b = Images(tmp_path, ["a.jpg"]), Images(tmp_path, ["b.jpg"])
     write_npy([Scene("x_val", "val", a, b)], tmp_path, files="none")
@@ -390,6 +453,32 @@ def test_the_command(lists, tmp_path):
     assert run(*words).exit_code == 0
     assert Labels.load(tmp_path / "many" / "SET.npz").matrix.toarray().tolist() == [[0] * 4, [0] * 4, [1, 0, 0, 1]]
     assert isinstance(run(file, folder, "--read", "missing=ignore", "--out", tmp_path / "a.txt").exception, InvalidInputError)
+
+
+@pytest.mark.parametrize("policy", ["missing=skip", "invalid=skip"])
+def test_the_command_needs_every_image(lists, tmp_path, policy):
+    folder = lists(gt=objects([1], [2, 3], [0]))
+    for name in ("ref/0.jpg", "ref/2.jpg", "ref/3.jpg", "a.jpg", "b.jpg", "c.jpg"):  # ref/1.jpg is not there
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    refused = run(folder / "SET_gt.npy", folder, "--read", policy, "--out", tmp_path / "a.npz").exception
+    assert isinstance(refused, InvalidInputError)
+    assert re.search(rf"count every image that is listed; with --read {policy} they would mean others\. .* missing=ignore", str(refused))
+    assert not (tmp_path / "a.npz").exists()
+    assert run(folder / "SET_gt.npy", folder, "--read", "missing=ignore", "--out", tmp_path / "a.npz").exit_code == 0
+    assert Labels.load(tmp_path / "a.npz").matrix.toarray().tolist() == [[0, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0]]
+
+
+def test_all_scenes_or_none(tmp_path):
+    a, b = Images(tmp_path, ["a.jpg"]), Images(tmp_path, ["b.jpg"])
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").touch()
+    (tmp_path / "out" / "two").mkdir(parents=True)
+    with pytest.raises(OutputExistsError):
+        write_npy([Scene("one", "test", a, b), Scene("two", "test", a, b)], tmp_path / "out")
+    with pytest.raises(InvalidInputError, match="would share one"):
+        write_npy([Scene("one", "test", a, b), Scene("three", "test", Images("r", ["a.jpg", "database/a.jpg"]), b)], tmp_path / "out")
+    assert not (tmp_path / "out" / "one").exists()
 
 
 def test_truth_of_several_scenes_counts_on(tmp_path):

@@ -189,6 +189,71 @@ def test_few_bytes_that_stand_for_many_entries(tmp_path, monkeypatch):
         read_array(whole)
 
 
+def nested(levels):
+    """Instructions for a tuple that holds one tuple twice, and so on down: 2 to the power of `levels` in 5 bytes a level."""
+    return b")" + b"".join(b"q" + bytes([level]) + b"h" + bytes([level]) + b"\x86" for level in range(levels))
+
+
+LETTER = b"X\x01\x00\x00\x00C"
+INTEGER = b"cnumpy\ndtype\nX\x02\x00\x00\x00i8\x85R(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+
+
+@pytest.mark.parametrize(("body", "words"), [
+    (b"cnumpy\ndtype\n%s\x85R.", "names something by what is no text"),
+    (LETTER + b"%s\x93.", "names something by what is no text"),
+    (b"%s" + LETTER + b"\x93.", "names something by what is no text"),
+    (b"cnumpy.core.numeric\n_frombuffer\n(" + LETTER + INTEGER + b"%s" + LETTER + b"tR.", "a shape must be at most 32 whole numbers"),
+    (b"cnumpy.core.numeric\n_frombuffer\n(" + LETTER + b"%s)" + LETTER + b"tR.", "an array of what is no type"),
+    (b"cnumpy.core.numeric\n_frombuffer\n(%s" + INTEGER + b")" + LETTER + b"tR.", "the bytes of an array are no bytes"),
+    (b"cnumpy.core.multiarray\nscalar\n%s" + LETTER + b"\x86R.", "a number of what is no type"),
+    (b"cnumpy.core.multiarray\nscalar\n" + INTEGER + b"%s\x86R.", "the bytes of an array are no bytes"),
+    (b"cnumpy.core.multiarray\n_reconstruct\n%s\x85R.", "an array of a special class"),
+    (b"c_codecs\nencode\n" + LETTER + b"%s\x86R.", "encodes text in another way"),
+    (b"cnumpy\nndarray\n%s\x85R.", "in a way that numpy does not"),
+    (b"%s" + LETTER + b"\x85R.", "calls what is no function"),
+    (INTEGER + b"%sb.", "a compound type"),
+    (b"%s.", "stand in lists more than 4 deep"),
+])  # fmt: skip
+def test_tuples_in_tuples_are_never_printed(tmp_path, body, words):
+    """2^16 of them are printed in a megabyte, 2^60 for ever."""
+    for levels in (16, 60):
+        file = npy(tmp_path / "a.npy", b"\x80\x02" + body.replace(b"%s", nested(levels)), HEADER.replace("(2,)", "(1,)"))
+        assert file.stat().st_size < 1000
+        with pytest.raises(DamagedFileError, match=words) as refused:
+            read_array(file)
+        assert len(str(refused.value)) < 600
+
+
+def test_arrays_in_arrays_are_counted_each_time(tmp_path, monkeypatch):
+    """An array of objects that holds the one before twice, all of them beside one another: no reference is free."""
+    monkeypatch.setattr(object_arrays, "MOST", 200_000)
+    one = np.array([1, "x"], dtype=object)
+    made = [one]
+    for _ in range(30):
+        two = np.empty(2, dtype=object)
+        two[:] = [made[-1], made[-1]]
+        made.append(two)
+    file = npy(tmp_path / "a.npy", pickle.dumps(objects(*made), protocol=3), HEADER.replace("(2,)", "(31,)"))
+    with pytest.raises(DamagedFileError, match=r"more than 4 deep"):
+        read_array(file)
+
+
+def test_few_bytes_that_stand_for_a_large_array_many_times(tmp_path, monkeypatch):
+    monkeypatch.setattr(object_arrays, "SPARE", 1 << 20)
+    array = np.zeros(1 << 18, dtype=np.uint8)
+    for many, fits in ((4, True), (6, False)):
+        file = npy(tmp_path / "a.npy", pickle.dumps(objects(*[array] * many), protocol=4), HEADER.replace("(2,)", f"({many},)"))
+        if fits:
+            assert len(read_array(file)) == many
+            continue
+        with pytest.raises(DamagedFileError, match=r"takes more than 1 MiB beyond its own size"):
+            read_array(file)
+    content = b"X" + struct.pack("<I", 1 << 18) + b"a" * (1 << 18) + b"q\x01"
+    encoded = b"\x80\x02(" + content + b"c_codecs\nencode\nq\x02" + b"h\x02h\x01X\x06\x00\x00\x00latin1\x86R" * 6
+    with pytest.raises(DamagedFileError, match=r"takes more than 1 MiB beyond its own size"):
+        read_array(npy(tmp_path / "a.npy", encoded + b"t."))
+
+
 def test_entries_are_limited(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", objects([1, 2, 3], [4]), allow_pickle=True)
     assert len(read_array(tmp_path / "a.npy")) == 2
@@ -209,7 +274,9 @@ def test_entries_are_limited(tmp_path, monkeypatch):
     ("{'descr': '<i8', 'fortran_order': False, 'shape': (-1,), }", "its header does not say"),
     ("{'descr': '<i8', 'fortran_order': False, 'shape': (3,), }", "3 values of 8 bytes must follow; 16 bytes do"),
     ("{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }", "1 values of 8 bytes must follow; 16 bytes do"),
-    ("{'descr': '<i8', 'fortran_order': False, 'shape': (99999999999999999999,), }", "must follow"),
+    ("{'descr': '<i8', 'fortran_order': False, 'shape': (9999999999999999,), }", "9,999,999,999,999,999 values of 8 bytes must follow"),
+    ("{'descr': '<i8', 'fortran_order': False, 'shape': (99999999999999999999,), }", "must be at most 32 whole numbers .* below 2\\^63"),
+    ("{'descr': '" + "x" * 5000 + "', 'fortran_order': False, 'shape': (2,), }", "has a name of 5,000 characters"),
     ("{'descr': '<M8[s]', 'fortran_order': False, 'shape': (2,), }", "values of the type '<M8"),
     ("{'descr': '<c8', 'fortran_order': False, 'shape': (2,), }", "values of the type '<c8'"),
     ("{'descr': '|V8', 'fortran_order': False, 'shape': (2,), }", r"values of the type '\|V8'"),

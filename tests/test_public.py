@@ -59,7 +59,7 @@ PUBLIC = [
     "write_town",
 ]  # fmt: skip
 DATA_HALF = [
-    "comparison", "config", "coordinates", "curves", "datasets", "datasets.checks", "datasets.drafts", "datasets.gcl", "datasets.gcl_h5",
+    "comparison", "config", "coordinates", "curves", "datasets", "datasets.checks", "datasets.drafts", "datasets.gcl", "datasets.gcl.h5",
     "datasets.msls", "datasets.photographs", "datasets.seven_scenes", "datasets.tables", "datasets.utm_names", "descriptors", "errors",
     "evaluation", "files", "geometry", "hits", "images", "intervals", "labelling", "labels", "localisation", "lookup", "metrics",
     "neighbours", "pairs", "predictions", "protocols", "published", "rankings", "rasters", "reports", "reports.geojson", "reports.lists",

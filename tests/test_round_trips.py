@@ -179,3 +179,10 @@ def test_what_lies_about_is_not_taken_for_a_benchmark(files: list[str], layout: 
         path.write_text("name,lat,lon\n") if path.suffix == ".csv" else write_image(path, np.zeros((8, 8, 3), np.uint8))
     root = tmp_path / "set" / ("" if "nordland" not in files[0] else files[0].partition("/")[0])
     assert guess_layout(root) == layout
+
+
+def test_a_damaged_picture_does_not_stop_the_guess(tmp_path: Path) -> None:
+    for side in ("ref", "query"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "a.jpg").write_bytes(b"")
+    assert guess_layout(tmp_path) in ("aligned", "folder")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from covis.cli import app
 from covis.datasets.gcl import draft_gcl, read_gcl, write_gcl
-from covis.datasets.gcl_h5 import read_labels, write_labels
+from covis.datasets.gcl.h5 import read_labels, write_labels
 from covis.datasets.label_files import label_files, load_labels
 from covis.descriptors import Descriptors
 from covis.errors import CovisWarning, InvalidInputError, MissingFileError

@@ -106,8 +106,8 @@ def _of_gcl(
     path: Path, scenes: Sequence[Any], labels: Sequence[Any] | None, rule: Any, choices: Choices
 ) -> tuple[list[Any], dict[str, Any]]:
     """Rankings of GCL's reference, `_predictions.npy` or `_distances.npy`, as deep as the protocol asks; and of distances their AP."""
-    from covis.datasets.gcl_distances import read_distances, stored_precision
-    from covis.datasets.gcl_results import read_rankings, result_files
+    from covis.datasets.gcl.distances import read_distances, stored_precision
+    from covis.datasets.gcl.results import read_rankings, result_files
     from covis.searching import search_depths
     from covis.truths import truth
 

@@ -48,7 +48,7 @@ def convert_from_gcl(
     as_json: AsJson = False,
 ) -> None:
     """Make a file of covis of a file of GCL's reference: rankings, descriptors, labels; scores are printed and written as JSON."""
-    from covis.datasets import gcl_results
+    from covis.datasets.gcl import results as gcl_results
 
     kind = _kind(file) if what == "auto" else what
     idle = {"--whitened": (whitened is not None, "features"), "--key": (key != "auto", "labels"), "--k": (k != 100, "distances")}
@@ -188,7 +188,7 @@ def _kind(file: Path) -> str:
 
 
 def _scores(file: Path, out: Path, *, as_json: bool, overwrite: bool) -> None:
-    from covis.datasets.gcl_scores import read_scores
+    from covis.datasets.gcl.scores import read_scores
     from covis.files import check_absent, write_json
 
     check_absent(out, overwrite=overwrite)
@@ -223,8 +223,8 @@ def _saved(made: Iterable[tuple[Path, Any]], *, overwrite: bool) -> list[Path]:
 
 
 def _feature_jobs(scenes: list[Any], source: Path, *, named: bool, distances: bool) -> list[Job]:
-    from covis.datasets.gcl_distances import write_distances
-    from covis.datasets.gcl_results import write_features
+    from covis.datasets.gcl.distances import write_distances
+    from covis.datasets.gcl.results import write_features
     from covis.vector_files import read_vectors
 
     described = read_vectors(source, scenes)
@@ -269,7 +269,7 @@ def _loaded(scenes: list[Any], source: Path) -> list[Any]:
 
 def _ranking_jobs(found: Callable[[], list[Any]], scenes: int, *, text: bool, k: int) -> list[Job]:
     """Of rankings that are asked for when the first file is written: a search comes after the look at what is there."""
-    from covis.datasets.gcl_results import write_predictions, write_retrieved
+    from covis.datasets.gcl.results import write_predictions, write_retrieved
 
     one: list[Job] = [(["_predictions.npy"], lambda begin: write_predictions(found()[0], f"{begin}_predictions.npy", k=k))]
     every: list[Job] = [(["_predictions.txt"], lambda begin: write_retrieved(found(), f"{begin}_predictions.txt", k=k))]
@@ -277,7 +277,7 @@ def _ranking_jobs(found: Callable[[], list[Any]], scenes: int, *, text: bool, k:
 
 
 def _label_jobs(scenes: list[Any], source: Path, options: dict[str, Any], *, named: bool) -> list[Job]:
-    from covis.datasets.gcl_h5 import write_labels
+    from covis.datasets.gcl.h5 import write_labels
     from covis.datasets.label_files import load_labels
 
     ends = [f"/{scene.name}_gt.h5" if named else "_gt.h5" for scene in scenes]
@@ -286,7 +286,7 @@ def _label_jobs(scenes: list[Any], source: Path, options: dict[str, Any], *, nam
 
 
 def _score_jobs(source: Path) -> list[Job]:
-    from covis.datasets.gcl_scores import write_scores
+    from covis.datasets.gcl.scores import write_scores
     from covis.scores import Scores
 
     values = Scores.load(source).per_query

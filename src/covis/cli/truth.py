@@ -29,10 +29,17 @@ def convert_ground_truth(
     overwrite: Overwrite = False,
 ) -> None:
     """Write ground truth in a numpy array of indices as labels of a data set; a pickle in it is never run."""
+    from covis.config import parse_options
     from covis.datasets.label_files import save_labels
     from covis.datasets.npy_truth import read_indices, truth_labels
     from covis.files import check_absent
 
+    left_out = [f"{name}=skip" for name in ("missing", "invalid") if parse_options(read or ()).get(name) == "skip"]
+    if left_out:
+        raise InvalidInputError(
+            f"Rows and indices of ground truth count every image that is listed; with --read {' and '.join(left_out)} they would mean "
+            "others. Complete the data, or read with missing=ignore to convert the truth of all."
+        )
     scenes = read_scenes(data, layout, split, read)
     single = len(scenes) == 1 and out.suffix in (".npz", ".h5")
     if out.suffix and not single:

@@ -31,7 +31,7 @@ from covis.datasets.seven_scenes import read_7scenes, write_7scenes
 from covis.datasets.tables import draft_table, read_table, write_table
 from covis.datasets.tum import draft_tum, read_tum, write_tum
 from covis.datasets.utm_names import draft_utm, read_utm, write_utm
-from covis.errors import InvalidInputError, MissingFileError
+from covis.errors import CovisError, InvalidInputError, MissingFileError
 from covis.images import Scene
 from covis.lookup import resolve, typed_options, with_options
 from covis.rasters import has_gps
@@ -151,7 +151,10 @@ def _first_picture(root: Path) -> Path | None:
 
 def _first_has_gps(root: Path) -> bool:
     picture = _first_picture(root)
-    return picture is not None and has_gps(picture)
+    try:
+        return picture is not None and has_gps(picture)
+    except CovisError:  # it does not decode: whichever layout this is says so, when it is read
+        return False
 
 
 _MODELS = tuple((at, form) for at in ("", "sparse/", "sparse/*/") for form in ("bin", "txt"))

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from covis.datasets.gcl_h5 import read_labels as read_h5_labels
-from covis.datasets.gcl_h5 import write_labels as write_h5_labels
+from covis.datasets.gcl.h5 import read_labels as read_h5_labels
+from covis.datasets.gcl.h5 import write_labels as write_h5_labels
 from covis.errors import CovisWarning, InvalidInputError
 from covis.images import Scene
 from covis.labels import Labels

@@ -14,7 +14,7 @@ import numpy as np
 
 from covis.datasets.drafts import files_present
 from covis.datasets.filing import Files, place_file
-from covis.datasets.gcl_indexes import ORDERS, PAIRED, home
+from covis.datasets.gcl.indexes import ORDERS, PAIRED, home
 from covis.datasets.msls import city_folder
 from covis.datasets.pose_orders import rows_of
 from covis.errors import CovisWarning, InvalidInputError, MissingFileError

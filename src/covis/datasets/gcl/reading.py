@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from covis.datasets.catalogue import Sizes, check_sizes
 from covis.datasets.drafts import Draft, Invalid, Missing, SceneDraft
-from covis.datasets.gcl_indexes import (
+from covis.datasets.gcl.indexes import (
     DATASETS,
     ORDERS,
     PAIRED,
@@ -46,12 +46,9 @@ from covis.datasets.gcl_indexes import (
     numbers_of,
     stamps_of,
 )
-from covis.datasets.gcl_writer import write_gcl
 from covis.datasets.pose_orders import CONVENTIONS, poses_of
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
 from covis.images import Scene
-
-__all__ = ["draft_gcl", "read_gcl", "write_gcl"]
 
 UNIT = 1e-3
 """How far a quaternion's length may be from 1."""

@@ -3,10 +3,10 @@
 | file | what | here |
 |---|---|---|
 | `<name>[_<city>]_{queryfeats,mapfeats}[_whiten_<d>].npy` | (n, d) float64 that holds float32 values | `Descriptors` |
-| `<name>[_<city>]_distances.npy` (2021) | (queries, map) float16 Euclidean distances | `covis.datasets.gcl_distances` |
+| `<name>[_<city>]_distances.npy` (2021) | (queries, map) float16 Euclidean distances | `covis.datasets.gcl.distances` |
 | `<name>_predictions.npy` | (queries, 30) whole numbers: rows of the map, best first | `Rankings` |
 | `<name>_predictions.txt`, `<name>_retrieved*.csv` | a line a query: its key, then those found | `covis.predictions.Predictions` |
-| `<name>_scores.txt` | `k,percent` a line, two decimals | `covis.datasets.gcl_scores` |
+| `<name>_scores.txt` | `k,percent` a line, two decimals | `covis.datasets.gcl.scores` |
 | `<name>_recall.txt` (2021) | `k,share` a line, `#` begins a comment | the same |
 | `<name>_result*.txt`, `<name>_val_results.txt` | `all_recall@1: 0.703` a line | the same |
 
@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.datasets.gcl_distances import check_rows, matrix_of, read_distances
+from covis.datasets.gcl.distances import check_rows, matrix_of, read_distances
 from covis.descriptors import Descriptors
 from covis.errors import InvalidInputError, MissingFileError
 from covis.files import atomic_path, check_absent, digest, file_digest, write_text
