@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -345,6 +346,37 @@ def test_the_threshold_itself(name, value):
     assert score_poses(estimated, scene, protocol=name).groups[0].rates[0].value == value
 
 
+@pytest.mark.parametrize("metres", [0.25, 0.1 + 0.2 - 0.05])
+def test_metres_at_the_threshold_are_as_degrees(metres):
+    """Steps of 0.25 m in any direction, which float64 makes 0.25000000000000006 as often as 0.24999999999999994."""
+    scene = line(queries=200)
+    steps = np.random.default_rng(0).normal(size=(200, 3))
+    moved = scene.queries.pose.copy()
+    moved[:, :3, 3] += metres * steps / np.linalg.norm(steps, axis=1, keepdims=True)
+    found = Poses(scene.queries.names, moved)
+    assert len(set(pose_errors(found, scene.queries)[0].tolist())) > 1
+    assert score_poses(found, scene, protocol="poses/0.25/2", samples=2).groups[0].rates[0].value == 1
+    assert score_poses(found, scene, protocol="poses/0.25/2/strict", samples=2).groups[0].rates[0].value == 0
+    assert "an error within 1e-09 of its limit counts as equal to it" in pose_protocol("ecmu").card()
+    assert score_poses(found, scene, protocol="poses/0.249999/2", samples=2).groups[0].rates[0].value == 0
+
+
+def test_a_flag_called_like_a_group_does_not_replace_it():
+    scene = flagged(
+        line(queries=4), **{"all queries": [True, False, False, False], "day all": [True] * 4, "sun": [True, True, False, False]}
+    )
+    scores = score_poses(off(scene, [(0, 0), None, None, None]), scene, protocol="robotcar-v2")
+    rates = [(group.label, group.n, group.rates[0].value) for group in scores.groups]
+    assert rates == [
+        *(("all queries", 4, 0.25), ("day all", 2, 0.5), ("flag all queries", 1, 1.0), ("flag day all", 4, 0.25), ("sun", 2, 0.5)),
+    ]
+    scenes = [dataclasses.replace(flagged(line(queries=1), **{"scene a": [True]}), name=name) for name in "ab"]
+    labels = [group.label for group in score_poses([off(one, [(0, 0)]) for one in scenes], scenes).groups]
+    assert labels == ["all queries", "flag scene a", "scene a", "scene b"]
+    with pytest.raises(InvalidInputError, match="must have labels of their own; got all queries, all queries"):
+        PoseProtocol("mine", groups=(("all queries", ("night",)),))
+
+
 def test_both_errors_must_be_within():
     scene = line(queries=2)
     assert score_poses(off(scene, [(0.1, 30), (30, 0.1)]), scene).groups[0].rates[2].value == 0
@@ -464,6 +496,27 @@ def test_poses_come_back(tmp_path, never_wrong, refuses_every_cut):
         return other.names == again.names and np.array_equal(other.pose, again.pose, equal_nan=True)
 
     never_wrong(path, lambda: Poses.load(path), same)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_poses_that_another_program_compressed_are_refused_where_damaged(method, tmp_path):
+    scene = line(queries=2)
+    path = localise(ranked(scene, [[0], [1]]), scene).save(tmp_path / "poses.npz")
+    with zipfile.ZipFile(path) as plain:
+        entries = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+        inside = archive.getinfo("pose.npy")
+    np.testing.assert_array_equal(Poses.load(path).pose, scene.database.pose[:2])
+    whole, start, refused = path.read_bytes(), inside.header_offset + 30 + len("pose.npy"), 0
+    for place in range(start, start + inside.compress_size):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        try:
+            np.testing.assert_array_equal(Poses.load(path).pose, scene.database.pose[:2])  # a byte of LZMA's version does not matter
+        except DamagedFileError as error:
+            refused += "truncated or foreign" in str(error)
+    assert refused > inside.compress_size / 2
 
 
 @pytest.mark.parametrize(("change", "said"), [

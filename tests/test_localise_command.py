@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from covis.cli import app
+from covis.cli.localising import _beside
 from covis.datasets import write
 from covis.descriptors import Descriptors
-from covis.errors import CovisError
+from covis.errors import CovisError, InvalidInputError, OutputFailedError
+from covis.files import atomic_path
 from covis.localisation import Poses, PoseScores
 from covis.rankings import Rankings
 from covis.submissions import read_submission
@@ -152,13 +156,147 @@ def test_what_cannot_be_is_refused_before_anything_is_written(place, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_nothing_is_read_away(place, town, tmp_path):
+    """--overwrite never reaches the data, nor what the poses are made of."""
+    data, ranked, described = tmp_path / "data" / "miami", tmp_path / "rankings", tmp_path / "miami"
+    shutil.copytree(place / "data", tmp_path / "data", symlinks=True)
+    shutil.copytree(place / "rankings", ranked)
+    shutil.copytree(place / "miami", described)
+    covis("localise", data, "--rankings", ranked / "miami.npz", "--out", tmp_path / "p.npz", "--submission", "cmu")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "link").symlink_to(data)
+    one = ("--rankings", ranked / "miami.npz")
+    for options, said in (
+        ((*one, "--out", data / "p.npz"), "must not be DATA nor lie in it"),
+        ((*one, "--out", tmp_path / "link" / "new" / "p.npz"), "must not be DATA nor lie in it"),
+        ((*one, "--out", tmp_path / "q.npz", "--scores", data / "s.json"), "must not be DATA nor lie in it"),
+        ((*one, "--out", ranked / "miami.npz"), "must not be --rankings"),
+        (("--rankings", ranked, "--out", ranked / "miami.npz"), "must not be a file of --rankings"),
+        (("--poses", tmp_path / "p.npz", "--out", tmp_path / "p.npz"), "must not be --poses"),
+        (("--poses", tmp_path / "p.txt", "--out", tmp_path / "p.npz", "--submission", "cmu"), "must not be --poses"),
+        (("--descriptors", described, "--out", tmp_path / "q.npz", "--scores", described), "must not be --descriptors"),
+    ):
+        assert said in refused("localise", data, *options, "--overwrite")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_others_is_left_as_it_is(covis_data_free_scenes, tmp_path, monkeypatch):
+    data, rankings = covis_data_free_scenes
+    out = tmp_path / "precious"
+    out.mkdir()
+    (out / "notes.md").write_text("mine")
+    covis("localise", data, "--rankings", rankings, "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == ["notes.md", "one.npz", "two.npz"]
+    assert "one.npz is already there" in refused("localise", data, "--rankings", rankings, "--out", out)
+    covis("localise", data, "--rankings", rankings, "--out", out, "--overwrite")
+    assert (out / "notes.md").read_text() == "mine"
+    before = sorted(path for path in tmp_path.rglob("*"))
+    for place in (data, data / "one", rankings):
+        assert "must not be" in refused("localise", data, "--rankings", rankings, "--out", place, "--overwrite")
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    said = covis("localise", data, "--rankings", rankings, "--out", ".").stdout.split()
+    assert said == ["."]
+    assert sorted(path.name for path in here.iterdir()) == ["one.npz", "two.npz"]
+    assert "must be of the rear camera" in refused(
+        "localise", data, "--rankings", rankings, "--out", ".", "--submission", "robotcar", "--overwrite"
+    )
+
+
+@pytest.mark.parametrize("name", [".", "", "..", "a/.."])
+def test_a_place_without_a_name_is_refused_in_words(name):
+    with pytest.raises(InvalidInputError, match="must have a name of its own"), atomic_path(name):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(("out", "name"), [("o.v1", "o.v1.txt"), ("o.npz", "o.txt"), ("runs/poses", "runs/poses.txt")])
+def test_the_submission_lies_beside_the_poses(out, name):
+    assert _beside(Path(out)) == Path(name)
+
+
+def test_the_submission_of_this_folder_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _beside(Path(".")) == tmp_path.with_name(f"{tmp_path.name}.txt")
+
+
+def test_outputs_are_looked_at_before_anything_is_computed(place, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("computed")
+
+    monkeypatch.setattr("covis.localisation.localise", never)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "s.json").write_text("x")
+    (tmp_path / "folder").mkdir()
+    data, out = place / "data" / "miami", tmp_path / "p.npz"
+    for options, said in (
+        (("--out", out, "--scores", tmp_path / "file" / "s.json"), "no folder that can be written to"),
+        (("--out", out, "--scores", tmp_path / "s.json"), "is already there"),
+        (("--out", out, "--scores", tmp_path / "folder", "--overwrite"), "is a folder"),
+        (("--out", out, "--scores", out / "s.json"), "none within another"),
+        (("--out", out, "--scores", tmp_path / "folder" / ".." / "p.npz"), "must be different files"),
+        (("--out", out, "--scores", tmp_path / "p.txt", "--submission", "cmu"), "must be different files"),
+    ):
+        assert said in refused("localise", data, "--rankings", place / "rankings" / "miami.npz", *options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "s.json"]
+
+
+def test_names_are_looked_at_before_anything_is_computed(covis_data_free_scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr("covis.cli.localising._localised", lambda *_: pytest.fail("computed"))
+    data, rankings = covis_data_free_scenes
+    said = refused("localise", data, "--rankings", rankings, "--out", tmp_path / "o", "--submission", "cmu")
+    assert "Queries must have different names in a pose file" in said
+
+
+def test_a_failure_at_the_end_leaves_nothing(place, tmp_path, monkeypatch):
+    def full(self, path, *, overwrite=False):
+        raise OutputFailedError("the disk is full")
+
+    options = ("--rankings", place / "rankings" / "miami.npz", "--out", tmp_path / "p.npz", "--submission", "cmu")
+    with monkeypatch.context() as patch:
+        patch.setattr(PoseScores, "save", full)
+        assert "full" in refused("localise", place / "data" / "miami", *options, "--scores", tmp_path / "s.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_that_would_be_ignored_are_refused(place, tmp_path):
+    data, ranked = place / "data" / "miami", ("--rankings", place / "rankings" / "miami.npz")
+    covis("localise", data, *ranked, "--out", tmp_path / "p.npz")
+    for option in (("--method", "nearest"), ("--k", 1), ("--alpha", 8)):
+        said = refused("localise", data, "--poses", tmp_path / "p.npz", "--out", tmp_path / "q.npz", *option)
+        assert f"got {option[0]} with it" in said
+    (tmp_path / "f.txt").write_text("a.jpg 1 0 0 0 4 5 6\n")
+    for option in (("--layout", "table"), ("--split", "val"), ("--read", "missing=skip")):
+        assert "Add --data" in refused("check", tmp_path / "f.txt", "--as", "submission", *option)
+
+
+def test_what_is_not_there_is_called_by_its_option(place, covis_data_free_scenes, tmp_path):
+    data, _ = covis_data_free_scenes
+    for option in ("--rankings", "--poses"):
+        for folder in (place / "data" / "miami", data):
+            out = tmp_path / ("p" if folder == data else "p.npz")
+            assert refused("localise", folder, option, "none.npz", "--out", out).startswith(f"{option} none.npz must exist")
+    (tmp_path / "f.txt").write_text("a.jpg 1 0 0 0 4 5 6\n")
+    with zipfile.ZipFile(tmp_path / "f.zip", "w") as archive:
+        archive.writestr("a.csv", "q a")
+    for name in ("f.txt", "f.zip"):
+        assert "add --as submission" in refused("check", tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    assert "--as submission" not in refused("check", tmp_path / "empty")
+
+
 def test_several_scenes_go_to_a_folder(covis_data_free_scenes, tmp_path):
     data, rankings = covis_data_free_scenes
     covis("localise", data, "--rankings", rankings, "--out", tmp_path / "poses")
     assert sorted(path.name for path in (tmp_path / "poses").iterdir()) == ["one.npz", "two.npz"]
+    assert "--out is for the poses" in refused(
+        "localise", data, "--rankings", rankings, "--out", tmp_path / "poses.txt", "--submission", "cmu"
+    )
+    assert not (tmp_path / "poses.txt").exists()
     assert "several scenes go to a folder" in refused("localise", data, "--rankings", rankings, "--out", tmp_path / "poses.npz")
     said = refused("localise", data, "--rankings", rankings / "one.npz", "--out", tmp_path / "other")
-    assert "A file must rank one scene" in said
+    assert "A file must be of one scene" in said
     covis("localise", data, "--poses", tmp_path / "poses", "--out", tmp_path / "again")
 
 

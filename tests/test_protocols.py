@@ -257,7 +257,8 @@ def test_one_protocol_has_one_name(name, canonical):
      "msls-val", "msls-val/official/", "msls-val/official/seq2seq", "msls-val/official/seq2seq-2", "msls-val/official/seq2seq-1",
      "msls-val/official/seq2seq--3", "msls-val/official/im2im-3", "msls-val/official/d2d", "msls-val/official/d2n/seq2seq-3",
      "msls-val/official/seq2seq-3/d2n/x", "msls-val/gcl/d2n", "nordland/7",
-     "frames/N", "frames/-1", "frames/1/2", "frames", "same-place/", "same-place/some", "pitts/netvlad", "tokyo247/netvlad/all"]
+     "frames/N", "frames/-1", "frames/1/2", "frames/1/all", "frames",
+     "same-place/", "same-place/some", "pitts/netvlad", "tokyo247/netvlad/all"]
 )  # fmt: skip
 def test_unknown_protocols_are_named(name):
     with pytest.raises(UnknownNameError):

@@ -187,6 +187,7 @@ def test_slices_of_cmu_share_the_photographs_at_their_borders(covis_data, tmp_pa
 
 @pytest.mark.parametrize(("names", "style", "said"), [
     (["images/night/left/1.jpg"], "robotcar", r"must be of the rear camera.*left/1\.jpg"), (["1.jpg"], "robotcar", "rear camera"),
+    (["night/rear/1.jpeg"], "robotcar", r"rear/<digits>\.jpg or \.png"), (["night/rear/a.jpg"], "robotcar", "called by its timestamp"),
     (["a b.jpg"], "cmu", "no white space"), (["x y/a.jpg"], "cmu", "no white space"), (["#.jpg"], "cmu", "no #"),
 ])  # fmt: skip
 def test_names_that_cannot_be_submitted(names, style, said, tmp_path):
@@ -214,7 +215,8 @@ GOOD = "a.jpg 1 0 0 0 4 5 6\nb.jpg 0 1 0 0 4 5 6\n"
     ("a.jpg 1 0 0 0 4 5\n", r"line 1: a line must have eight columns.*this one has 7"), (GOOD + "c.jpg\n", "line 3.*this one has 1"),
     ("a.jpg 1 0 0 0 4 x 6\n", "line 1: ty must be a finite number; found 'x'"), ("a.jpg 1 0 0 0 nan 5 6\n", "tx must be.*'nan'"),
     ("a.jpg 1 0 0 0 4 5 1_0\n", "tz must be.*'1_0'"), ("a.jpg 2 0 0 0 4 5 6\n", "must have length 1, within 0.001; it has 2"),
-    ("a.jpg 0 0 0 0 4 5 6\n", "it has 0"), (GOOD + "a.jpg 1 0 0 0 4 5 6\n", "line 3.*'a.jpg' has another at line 1"), ("", "holds none"),
+    ("a.jpg １ 0 0 0 4 5 6\n", "qw must be a finite number; found '１'"), ("a.jpg 0 0 0 0 4 5 6\n", "it has 0"),
+    (GOOD + "a.jpg 1 0 0 0 4 5 6\n", "line 3.*'a.jpg' has another at line 1"), ("", "holds none"),
     ("# only\n\n", "holds none"),
 ])  # fmt: skip
 def test_a_damaged_pose_file_is_not_read(text, said, tmp_path):
@@ -237,7 +239,7 @@ def test_a_match_by_name_whatever_the_suffix(tmp_path):
     path.write_text(path.read_text().replace(".jpg", ".png"))
     assert not match_submission(read_submission(path), [scene])[0].missing
     assert not check_submission(path, scenes=[scene]).problems
-    with pytest.raises(InvalidInputError, match=r"6 of 6 are not, the first is 'rear/1418133732744920\.png'"):
+    with pytest.raises(InvalidInputError, match=r"6 of 6 are not, the first is 'rear/1418133732744920\.png'\. .* the right split\?"):
         match_submission(read_submission(path), [street([name.replace("1418", "77") for name in ROBOTCAR])])
 
 
@@ -255,8 +257,16 @@ def test_a_match_by_name_whatever_the_suffix(tmp_path):
     (GOOD.encode() + b"c.jpg 1 0.1 0 0 4 5 6\n", [("quaternion", 3)], "it has 1.00499"),
     (GOOD.encode() + b"a.png 1 0 0 0 4 5 6\n", [("twice", 3)], "has another at line 1"),
     (GOOD.encode() + b"c 1 0 0 0 4 5 6\n", [("name", 3)], "must end in .jpg or .png"),
-    (GOOD.encode() + b"rear/c.jpg 1 0 0 0 4 5 6\n", [("name", 1), ("name", 2)], "must be rear/<timestamp>.jpg"),
+    (GOOD.encode() + b"rear/1.jpg 1 0 0 0 4 5 6\n", [("name", 1), ("name", 2)], "must be rear/<timestamp>.jpg"),
     (b"left/a.jpg 1 0 0 0 4 5 6\n", [("name", 1)], "found 'left/a.jpg'"),
+    (b"rear/1418133732744920.jpeg 1 0 0 0 4 5 6\n", [("name", 1)], "or .png, the timestamp in digits"),
+    (b"rear/.jpg 1 0 0 0 4 5 6\n", [("name", 1)], "or .png, the timestamp in digits"),
+    (b"rear/c.png 1 0 0 0 4 5 6\n", [("name", 1)], "or .png, the timestamp in digits"),
+    ("rear/１.png 1 0 0 0 4 5 6\n".encode(), [("name", 1)], "or .png, the timestamp in digits"),
+    (b"1418133732744920.jpg 1 0 0 0 4 5 6\n", [("name", 1)], "the rear camera"),
+    (b".jpg 1 0 0 0 4 5 6\n", [("name", 1)], "with something before it"),
+    (b"a.jpeg 1 0 0 0 4 5 6\n", [("name", 1)], "must end in .jpg or .png"),
+    ("a.jpg 1 0 0 0 4 ５ 6\n".encode(), [("number", 1)], "ty must be a finite number; found '５'"),
     (b"", [("file", None)], "holds none"),
 ])  # fmt: skip
 def test_every_damage_is_listed(data, expected, said, tmp_path):
@@ -282,6 +292,41 @@ def test_a_style_that_is_said_is_held_to(tmp_path):
     (tmp_path / "f.txt").write_text(GOOD)
     assert not check_submission(tmp_path / "f.txt", kind="cmu").problems
     assert kinds(check_submission(tmp_path / "f.txt", kind="robotcar")) == [("name", 1), ("name", 2)]
+
+
+def test_the_style_is_that_of_the_data(tmp_path):
+    """Names without rear/ look like those of CMU, and the server of RobotCar knows none of them."""
+    scene, guess = street(ROBOTCAR), "read as {}, by the names in it"
+    path = write_submission(truth(scene), tmp_path / "f.txt", style="robotcar")
+    assert check_submission(path).remarks[0].startswith(guess.format("robotcar"))
+    path.write_text(path.read_text().replace("rear/", ""))
+    against = check_submission(path, scenes=[scene])
+    assert against.kind == "robotcar"
+    assert [problem.line for problem in against.problems if problem.kind == "name"] == [1, 2, 3, 4, 5, 6]
+    assert not any("read as" in remark for remark in against.remarks)
+    alone = check_submission(path)
+    assert (alone.kind, kinds(alone)) == ("robotcar", [("name", line) for line in range(1, 7)])
+    assert alone.remarks[0].startswith(guess.format("robotcar"))
+    said = check_submission(path, kind="cmu")
+    assert (said.problems, said.remarks) == ((), ())
+    digits = street([f"slice2/query/{i}.jpg" for i in range(6)])
+    report = check_submission(write_submission(truth(digits), tmp_path / "d.txt", style="cmu"), scenes=[digits])
+    assert (report.kind, report.problems, report.remarks) == ("cmu", (), ())
+    path.write_text(GOOD)
+    assert check_submission(path).remarks[0].startswith(guess.format("cmu"))
+    both = street([*ROBOTCAR[:3], *(name.replace("rear", "left") for name in ROBOTCAR[3:])])
+    assert check_submission(path, scenes=[both]).remarks[0].startswith(guess.format("cmu"))
+
+
+def test_another_split_is_asked_for(tmp_path):
+    scene, other = street(CMU), street([name.replace("img_", "img_9") for name in CMU])
+    path = write_submission(truth(scene), tmp_path / "f.txt", style="cmu")
+    assert "the right split (--split)?" in check_submission(path, scenes=[other]).remarks[0]
+    assert not check_submission(path, scenes=[scene]).remarks
+    one, two = cities()
+    path = write_msls_submission(one, tmp_path / "f.zip")
+    assert "the right split (--split)?" in check_submission(path, scenes=as_scenes([two])).remarks[-1]
+    assert not check_submission(path, scenes=as_scenes([one])).remarks
 
 
 def rewritten(path, rows):
@@ -456,6 +501,35 @@ def test_a_zip_must_hold_one_csv(data, said, tmp_path):
     assert kinds(report)[-1] == ("file", None)
     with pytest.raises(AssertionError, match=said):
         raise AssertionError(str(report))
+
+
+def test_a_text_may_begin_with_the_letters_of_a_zip(tmp_path):
+    for name, text, kind in (("f.csv", PLAIN.replace("q1", "PK1"), "msls"), ("f.txt", f"PK_{GOOD}", "cmu")):
+        (tmp_path / name).write_text(text)
+        report = check_submission(tmp_path / name)
+        assert (report.kind, report.entries, report.problems) == (kind, 2, ())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_a_damaged_compressed_zip_is_a_problem(method, tmp_path):
+    """Each byte of what is compressed is turned once: whatever the library then raises, the check says it in words, or reads the same."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("a.csv", PLAIN * 20)
+    whole, refused = buffer.getvalue(), 0
+    for place in range(35, whole.index(b"PK\x01\x02")):
+        (tmp_path / "f.zip").write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        report = check_submission(tmp_path / "f.zip")
+        refused += kinds(report)[-1] == ("file", None)
+        assert report.entries in (0, 40)  # a byte of LZMA's version does not matter
+    assert refused > 20
+
+
+def test_an_encrypted_zip_is_a_problem(tmp_path):
+    data = zipped(a_csv=PLAIN)
+    flag = data.index(b"PK\x01\x02") + 8
+    (tmp_path / "f.zip").write_bytes(data[:6] + b"\1" + data[7:flag] + b"\1" + data[flag + 1 :])
+    assert "encrypted" in str(check_submission(tmp_path / "f.zip"))
 
 
 def test_a_zip_by_another_name_is_named(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import zipfile
@@ -29,6 +30,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Works for a file and for a folder (an existing folder at `path` is replaced). A kill leaves `path` as it was.
 
     Raises:
+        InvalidInputError: the path has no name of its own (".", "..").
         OutputFailedError: the system refused the write (full disk, read-only folder).
 
     >>> import tempfile
@@ -40,6 +42,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     '1 2 3'
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise InvalidInputError(f"What is written must have a name of its own; got {str(path)!r}. Name a file or folder in it.")
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,6 +192,7 @@ def load_arrays(path: str | Path, *, kind: str, version: int, names: tuple[str, 
         SyntaxError,
         TokenError,
         TypeError,
+        lzma.LZMAError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:

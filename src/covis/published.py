@@ -14,6 +14,7 @@ A data set is a name of `DATASETS`, with "-train", "-val" or "-test" behind it w
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import re
 import tomllib
@@ -36,7 +37,7 @@ RECALLS = ("recall@1", "recall@5", "recall@10")
 POSE_BINS = ("0.25m/2deg", "0.5m/5deg", "5m/10deg")
 
 _SPLIT = re.compile(r"-(train|val|test)$")
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _FILE = {"source", "url", "read", "metrics", "metrics-of", "protocols", "models"}
 _MODEL = {"method", "backbone", "dimension", "whitening", "remark", "scores"}
 
@@ -121,12 +122,12 @@ def published_results(dataset: str | None = None) -> list[Result]:
 
 
 def sets_under(protocol: str) -> list[str]:
-    """The data sets on which there are results under a protocol.
+    """The data sets on which there are results under a protocol, without their splits.
 
-    >>> sets_under("tokyo247/gcl"), sets_under("radius/25")
-    (['tokyo247'], [])
+    >>> sets_under("pitts30k/netvlad"), sets_under("radius/25")
+    (['pitts30k'], [])
     """
-    return sorted({row.dataset for row in published_results() if row.protocol == protocol})
+    return sorted({_SPLIT.sub("", row.dataset) for row in published_results() if row.protocol == protocol})
 
 
 def read_results(path: str | Path) -> list[Result]:
@@ -136,7 +137,7 @@ def read_results(path: str | Path) -> list[Result]:
         MissingFileError: there is no such file.
         DamagedFileError: it is no TOML, or a value is missing, unknown or out of its range; the message says which.
     """
-    return results_of(read_text(path), where=str(path))
+    return results_of(read_text(path).removeprefix("\ufeff"), where=str(path))
 
 
 def results_of(text: str, *, where: str) -> list[Result]:
@@ -147,7 +148,7 @@ def results_of(text: str, *, where: str) -> list[Result]:
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DamagedFileError(f"The results {where} must be TOML; {error}.") from error
     source = _source(table, where)
     models = table.get("models")
@@ -167,11 +168,11 @@ def _source(table: Mapping[str, Any], where: str) -> _Source:
         texts[key] = _text(table, key, where)
     if not texts["url"].startswith("https://"):
         raise _fault(where, "have a url that begins with https://", texts["url"])
-    if not _DAY.fullmatch(texts["read"]):
+    if not _is_day(texts["read"]):
         raise _fault(where, "say when it was read, as in 2026-11-21", texts["read"])
     metrics = _metrics(table.get("metrics", list(RECALLS)), where)
-    metrics_of = {_dataset(name, where): _metrics(value, where) for name, value in table.get("metrics-of", {}).items()}
-    protocols = {_dataset(name, where): _protocol(value, where) for name, value in table.get("protocols", {}).items()}
+    metrics_of = {_dataset(name, where): _metrics(value, where) for name, value in _table(table, "metrics-of", where).items()}
+    protocols = {_dataset(name, where): _protocol(value, where) for name, value in _table(table, "protocols", where).items()}
     return _Source(where, metrics=metrics, metrics_of=metrics_of, protocols=protocols, **texts)
 
 
@@ -198,7 +199,7 @@ def _rows(source: _Source, model: object, where: str) -> list[Result]:
         backbone=_text(model, "backbone", where),
         dimension=dimension,
         whitening=whitening,
-        remark=str(model.get("remark", "")),
+        remark=_text(model, "remark", where) if "remark" in model else "",
     )
     return [
         replace(
@@ -217,7 +218,8 @@ def _values(values: object, metrics: Sequence[str], where: str) -> dict[str, flo
     for value in values:
         if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= 100:
             raise _fault(where, "have values in percent, from 0 to 100", value)
-    recalls = [value for name, value in zip(metrics, values, strict=True) if name.startswith("recall@")]
+    by_k = sorted((int(name.removeprefix("recall@")), value) for name, value in zip(metrics, values, strict=True) if "recall@" in name)
+    recalls = [value for _, value in by_k]
     if recalls != sorted(recalls):
         raise _fault(where, "have a recall that does not fall as k grows", values)
     return {name: float(value) for name, value in zip(metrics, values, strict=True)}
@@ -234,7 +236,8 @@ def _metrics(names: object, where: str) -> tuple[str, ...]:
 
 def _dataset(name: str, where: str) -> str:
     if name not in DATASETS and _SPLIT.sub("", name) not in DATASETS:
-        raise _fault(where, "name data sets of the catalogue (covis ls datasets)", f"{name!r}. {suggest(name, DATASETS)}")
+        said = f"The results {where} must name data sets of the catalogue (covis ls datasets); found {name!r}."
+        raise DamagedFileError(f"{said} {suggest(name, DATASETS)}")
     return name
 
 
@@ -254,6 +257,23 @@ def _text(table: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise _fault(where, f"say its {key}, in a text", value)
     return value
+
+
+def _table(table: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = table.get(key, {})
+    if not isinstance(value, dict):
+        raise _fault(where, f"have its {key} as a table, data set by data set", value)
+    return value
+
+
+def _is_day(text: str) -> bool:
+    if not _DAY.fullmatch(text):
+        return False
+    try:
+        dt.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _known_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:

@@ -75,13 +75,22 @@ def check(
     if what == "submission":
         from covis.submissions import check_submission
 
+        if against is None and (layout != "auto" or split != "test" or read):
+            raise InvalidInputError(
+                "--layout, --split and --read say how --data is read; got them without it. Add --data, or leave them out."
+            )
         scenes = None if against is None else read_scenes(against, layout, split, read)
         found = check_submission(data, kind=kind, scenes=scenes)
         print_json(found.as_dict()) if as_json else typer.echo(str(found))
         raise typer.Exit(1 if found.problems else 0)
     if against is not None or kind != "auto":
         raise InvalidInputError("--data and --kind must come with --as submission; they say what a submission is of.")
-    name = named_layout(data, layout)
+    try:
+        name = named_layout(data, layout)
+    except InvalidInputError as error:
+        if not data.is_file():
+            raise
+        raise InvalidInputError(f"{error} If it is a file that a benchmark's server takes, add --as submission.") from error
     report = look(name, data, split=split, decode=decode, progress=_progress, **parse_options(read or ()))
     print_json(report.as_dict()) if as_json else typer.echo(str(report))
     if report.problems:

@@ -48,7 +48,7 @@ def ls(
 ) -> None:
     """What can be named: recipes, protocols, layouts, rules and so on; benchmarks (datasets), published results (results)."""
     from covis.lookup import resolve
-    from covis.reports.lists import as_markdown
+    from covis.reports.lists import as_markdown, as_notes, as_text, linked, sourced
 
     resolve(what, _TABLES, what="list")
     if as_json and markdown:
@@ -59,14 +59,13 @@ def ls(
     if as_json:
         print_json(records)
     elif markdown:
-        typer.echo(as_markdown(columns, rows))
+        typer.echo(as_markdown(*(linked(columns, rows) if what == "results" else (columns, rows))))
     elif what in ("datasets", "results"):
-        from covis.reports.lists import as_text, sourced
-
-        columns, rows, sources = sourced(columns, rows) if what == "results" else (columns, rows, [])
-        typer.echo(as_text(columns, rows, width=shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE))
-        for number, source in enumerate(sources, start=1):
-            typer.echo(f"{'' if number > 1 else chr(10)}[{number}] {source}")
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
+        columns, rows, notes = sourced(columns, rows) if what == "results" else (columns, rows, {})
+        typer.echo(as_text(columns, rows, width=width))
+        if notes:
+            typer.echo(f"\n{as_notes(notes, width=width)}")
     else:
         width = max(16, *(len(row[0]) for row in rows))
         for name, *said in rows:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +14,7 @@ import typer
 from covis.cli.data import convert
 from covis.cli.describing import Scenes, chosen_scenes
 from covis.cli.shell import AsJson, Data, Layout, Overwrite, Read, Split, app, print_json, print_paths, read_scenes, say
-from covis.errors import InvalidInputError
+from covis.errors import InvalidInputError, MissingFileError
 
 
 @app.command("localise")
@@ -35,10 +38,14 @@ def localise_command(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="nearest: the first image's pose; ewb, bdi, csi: the average of the first k (docs/localisation.md).")
-    ] = "nearest",
+        str | None,
+        typer.Option(
+            help="nearest (default): the first image's pose; ewb, bdi, csi: the average of the first k (docs/localisation.md).",
+            show_default=False,
+        ),
+    ] = None,
     k: Annotated[int | None, typer.Option(help="How many images are averaged; default: 20, and 1 for nearest.", show_default=False)] = None,
-    alpha: Annotated[float, typer.Option(help="Exponent of csi.")] = 8.0,
+    alpha: Annotated[float | None, typer.Option(help="Exponent of csi; default: 8.", show_default=False)] = None,
     submission: Annotated[
         Literal["cmu", "robotcar"] | None,
         typer.Option(help="Also write the pose file for visuallocalization.net, beside --out and called .txt.", show_default=False),
@@ -61,29 +68,32 @@ def localise_command(
     as_json: AsJson = False,
 ) -> None:
     """Give queries the poses of what was found for them; scores them where the truth is known, writes submissions where it is not."""
-    from covis.files import check_absent
     from covis.localisation import pose_protocol, score_poses
     from covis.submissions import write_submission
+    from covis.submissions.poses import name_lines
 
     rule = pose_protocol(protocol)
-    given = {"rankings": rankings, "descriptors": descriptors, "poses": poses}
-    _check_sources({name: path for name, path in given.items() if path is not None})
+    given = {name: path for name, path in (("rankings", rankings), ("descriptors", descriptors), ("poses", poses)) if path is not None}
+    options = {name: value for name, value in (("method", method), ("k", k), ("alpha", alpha)) if value is not None}
+    _check_sources(given, options)
     scenes = chosen_scenes(read_scenes(data, layout, split, read), patterns)
-    text = None if submission is None else out.with_name(f"{out.stem}.txt")
-    _check_outputs(out, text, scores, single=len(scenes) == 1)
-    for path in (out, text, scores):
-        if path is not None:
-            check_absent(path, overwrite=overwrite)
+    text = None if submission is None else _beside(out)
+    files = _pose_files(out, scenes)
+    _check_outputs([path for path in (*files, text, scores) if path is not None], out, _read(data, given, scenes), overwrite=overwrite)
+    if submission is not None:
+        name_lines([scene.queries.names for scene in scenes], style=submission, repeated=repeated)
     without = [scene.name for scene in scenes if scene.queries.pose is None]
     if scores is not None and without:
         raise InvalidInputError(f"--scores must have the poses of the queries; those of {', '.join(without)} have none.")
-    found = _loaded(poses, scenes, repeated) if poses is not None else _localised(scenes, given, method=method, k=k, alpha=alpha)
+    found = _loaded(poses, scenes, repeated) if poses is not None else _localised(scenes, given, options)
     made = None if without else score_poses(found, scenes, protocol=rule, samples=samples, seed=seed)
+    writers: list[tuple[Path, Callable[[Path], object]]] = []
     if text is not None:
-        write_submission(found, text, style=str(submission), repeated=repeated, overwrite=overwrite)
-    _write(found, out, scenes, overwrite=overwrite)
+        writers.append((text, partial(write_submission, found, style=str(submission), repeated=repeated, overwrite=overwrite)))
+    writers += [(file, partial(one.save, overwrite=overwrite)) for one, file in zip(found, files, strict=True)]
     if made is not None and scores is not None:
-        made.save(scores, overwrite=overwrite)
+        writers.append((scores, partial(made.save, overwrite=overwrite)))
+    _write(writers)
     lacking = sum(len(one.missing) for one in found)
     say(f"{sum(map(len, found))} queries, {lacking} without a pose" + (f"; no truth in {', '.join(without)}" if without else ""))
     if made is not None:
@@ -113,36 +123,83 @@ def convert_predictions(
     print_paths(write_msls_submission([Rankings.load(file) for file in files], out, k=k, overwrite=overwrite))
 
 
-def _check_sources(given: dict[str, Path]) -> None:
+def _check_sources(given: dict[str, Path], options: dict[str, Any]) -> None:
     if not given or (len(given) > 1 and "poses" in given):
         raise InvalidInputError(
             "Exactly one of --rankings, --descriptors and --poses must be given, or the first two together; got "
             f"{', '.join(given) or 'none'}."
         )
+    if "poses" in given and options:
+        raise InvalidInputError(
+            f"--poses gives poses as they are; got {', '.join(f'--{name}' for name in options)} with it, which make poses of rankings or "
+            "descriptors. Leave out the one or the other."
+        )
 
 
-def _check_outputs(out: Path, text: Path | None, scores: Path | None, *, single: bool) -> None:
+def _beside(out: Path) -> Path:
+    """The pose file beside the poses, which are an .npz or a folder."""
+    named = out.resolve() if out.name in ("", "..") else out
+    return named.with_name(f"{named.stem if named.suffix == '.npz' else named.name}.txt")
+
+
+def _pose_files(out: Path, scenes: Sequence[Any]) -> list[Path]:
+    single = len(scenes) == 1
+    if out.suffix.lower() == ".txt":
+        raise InvalidInputError(f"--out is for the poses, an .npz or a folder; got {out}. The pose file (.txt) is written beside it.")
     if (out.suffix == ".npz") != single:
         raise InvalidInputError(
             f"Poses of {'one scene' if single else 'several scenes'} go to {'an .npz' if single else 'a folder'}; got {out}."
         )
-    chosen = [path.absolute() for path in (out, text, scores) if path is not None]
-    if len(set(chosen)) < len(chosen):
-        raise InvalidInputError(f"The poses, the submission and the scores must be different files; got {', '.join(map(str, chosen))}.")
+    return [out] if single else [out / f"{scene.name}.npz" for scene in scenes]
 
 
-def _localised(scenes: Sequence[Any], given: dict[str, Path | None], *, method: str, k: int | None, alpha: float) -> list[Any]:
+def _read(data: Path, given: dict[str, Path], scenes: Sequence[Any]) -> list[tuple[str, Path]]:
+    """What is read, by what it is called: DATA, what options give, and the files of scenes in their folders."""
+    files = [
+        (f"a file of --{name}", path / f"{scene.name}.npz")
+        for name, path in given.items()
+        if name != "descriptors" and path.is_dir()
+        for scene in scenes
+    ]
+    return [("DATA", data), *((f"--{name}", path) for name, path in given.items()), *files]
+
+
+def _check_outputs(outputs: Sequence[Path], out: Path, read: Sequence[tuple[str, Path]], *, overwrite: bool) -> None:
+    """All that can be known of the places before anything is computed, by where links lead to."""
+    from covis.files import check_absent
+
+    places = [path.resolve() for path in outputs]
+    inside = [path for path in places if not set(path.parents).isdisjoint(places)]
+    if len(set(places)) < len(places) or inside:
+        raise InvalidInputError(
+            f"The poses, the submission and the scores must be different files, none within another; got {', '.join(map(str, places))}."
+        )
+    for name, source in read:
+        there = source.resolve()
+        for place in (out.resolve(), *places):
+            if place == there or (name == "DATA" and there in place.parents):
+                nor = " nor lie in it" if name == "DATA" else ""
+                raise InvalidInputError(f"What is written must not be {name}{nor}; {place} would. Choose another place.")
+    for path, place in zip(outputs, places, strict=True):
+        check_absent(path, overwrite=overwrite)
+        above = next(folder for folder in place.parents if folder.exists())
+        if place.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+            said = "is a folder" if place.is_dir() else f"would lie in {above}, which is no folder that can be written to"
+            raise InvalidInputError(f"Each output must be a file in a folder that can be written to; {path} {said}.")
+
+
+def _localised(scenes: Sequence[Any], given: dict[str, Path], options: dict[str, Any]) -> list[Any]:
     from covis.localisation import METHODS, localise
     from covis.localisation.approximation import K
     from covis.lookup import resolve
     from covis.vector_files import read_vectors
 
+    method = options.get("method", "nearest")
     resolve(method, METHODS, what="method of localisation")  # before an hour of search
     usual = 1 if method == "nearest" else K
-    rankings, descriptors = given["rankings"], given["descriptors"]
+    rankings, descriptors = given.get("rankings"), given.get("descriptors")
     described = [None] * len(scenes) if descriptors is None else read_vectors(descriptors, scenes)
-    found = _searched(scenes, described, k=k or usual) if rankings is None else _rankings(rankings, scenes)
-    options: dict[str, Any] = {"method": method, "k": k, "alpha": alpha}
+    found = _searched(scenes, described, k=options.get("k") or usual) if rankings is None else _rankings(rankings, scenes)
     return [localise(one, scene, descriptors=pair, **options) for one, scene, pair in zip(found, scenes, described, strict=True)]
 
 
@@ -172,12 +229,19 @@ def _rankings(path: Path, scenes: Sequence[Any]) -> list[Any]:
 
         sides = [Side(scene.queries.names, scene.database.names, np.zeros(len(scene.queries), dtype=bool)) for scene in scenes]
         return list(Predictions.read(path).by_scene(sides))
+    return [Rankings.load(file) for file in _files_of(path, scenes, "--rankings")]
+
+
+def _files_of(path: Path, scenes: Sequence[Any], option: str) -> list[Path]:
+    """The file of each scene: the one that was given, or those of a folder."""
+    if not path.exists():
+        raise MissingFileError(f"{option} {path} must exist; there is no such file or folder.")
     if path.is_file() and len(scenes) > 1:
         raise InvalidInputError(
-            f"A file must rank one scene, since a pose is in its scene's own frame; the data has {len(scenes)}. Give a folder with "
-            "<scene>.npz, or choose one with --scenes."
+            f"A file must be of one scene, since a pose is in its scene's own frame; the data has {len(scenes)}. Give {option} a folder "
+            "with <scene>.npz, or choose one with --scenes."
         )
-    return [Rankings.load(file) for file in ([path] if path.is_file() else [path / f"{scene.name}.npz" for scene in scenes])]
+    return [path] if path.is_file() else [path / f"{scene.name}.npz" for scene in scenes]
 
 
 def _loaded(path: Path, scenes: Sequence[Any], repeated: Literal["stop", "same"]) -> list[Any]:
@@ -186,17 +250,14 @@ def _loaded(path: Path, scenes: Sequence[Any], repeated: Literal["stop", "same"]
 
     if path.suffix == ".txt":
         return match_submission(read_submission(path), scenes, repeated=repeated)
-    return [Poses.load(file) for file in ([path] if path.is_file() else [path / f"{scene.name}.npz" for scene in scenes])]
+    return [Poses.load(file) for file in _files_of(path, scenes, "--poses")]
 
 
-def _write(found: Sequence[Any], out: Path, scenes: Sequence[Any], *, overwrite: bool) -> None:
-    """A file, or a whole folder in one step."""
-    from covis.files import atomic_path
-
-    if out.suffix == ".npz":
-        found[0].save(out, overwrite=overwrite)
-        return
-    with atomic_path(out) as folder:
-        folder.mkdir()
-        for one, scene in zip(found, scenes, strict=True):
-            one.save(folder / f"{scene.name}.npz")
+def _write(writers: Sequence[tuple[Path, Callable[[Path], object]]]) -> None:
+    """Write one after another; where one fails, those that were not there before are taken back."""
+    with ExitStack() as undo:
+        for path, write in writers:
+            if not path.exists():
+                undo.callback(path.unlink, missing_ok=True)
+            write(path)
+        undo.pop_all()

@@ -12,6 +12,10 @@ from covis.lookup import suggest
 
 BINS = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
 """Metres and degrees of the long-term visual localisation benchmark: high, medium and coarse precision."""
+ALL_QUERIES = "all queries"
+"""The label of the group that is always there."""
+TIE = 1e-9
+"""Metres or degrees: an error this close to a threshold counts as equal to it, since poses are stored rounded."""
 _SIGNS = ("<=", "<")
 _STRICT = "/strict"
 _SERVER = (
@@ -41,7 +45,7 @@ class PoseProtocol:
     poses/0.05/5
       asked      every query; one without a pose is a failure
       errors     metres between the camera centres; degrees of the rotation between the cameras
-      correct    <= 0.05 m and <= 5 degrees, both at once
+      correct    <= 0.05 m and <= 5 degrees, both at once; an error within 1e-09 of its limit counts as equal to it
       groups     all queries, each flag of theirs, each scene where there are several
       source     covis
     """
@@ -64,6 +68,9 @@ class PoseProtocol:
             )
         if self.comparison not in _SIGNS:
             raise InvalidInputError(f"The comparison of pose protocol {self.name!r} must be '<=' or '<'; got {self.comparison!r}.")
+        labels = [ALL_QUERIES, *(label for label, _ in self.groups)]
+        if len(set(labels)) < len(labels):
+            raise InvalidInputError(f"The groups of pose protocol {self.name!r} must have labels of their own; got {', '.join(labels)}.")
 
     def card(self) -> str:
         """The definition in words; two protocols that differ have different cards."""
@@ -73,8 +80,8 @@ class PoseProtocol:
         lines = {
             "asked": "every query; one without a pose is a failure",
             "errors": "metres between the camera centres; degrees of the rotation between the cameras",
-            "correct": f"{bins}, both at once",
-            "groups": f"all queries{own}, each flag of theirs, each scene where there are several",
+            "correct": f"{bins}, both at once; an error within {TIE:g} of its limit counts as equal to it",
+            "groups": f"{ALL_QUERIES}{own}, each flag of theirs, each scene where there are several",
             "source": self.source,
         }
         return "\n".join([self.name, *(f"  {key:<10} {value}" for key, value in lines.items())])

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from covis.errors import InvalidInputError
 from covis.images import Images, Scene
 from covis.intervals import Units, bootstrap_means, resampling_units
-from covis.labels import TIE
 from covis.localisation.poses import Poses
-from covis.localisation.protocols import PoseProtocol, pose_protocol
+from covis.localisation.protocols import ALL_QUERIES, TIE, PoseProtocol, pose_protocol
 from covis.localisation.scores import GroupRates, PoseScores
 from covis.scores import Metric
 
@@ -137,22 +136,29 @@ def score_poses(
 
 
 def _groups(scenes: Sequence[Scene], rule: PoseProtocol) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Each group that has a query: its label, and (q,) who is in it."""
+    """Each group that has a query: its label, and (q,) who is in it; a flag that is called like another group is "flag" and its name."""
     sizes = [len(scene.queries) for scene in scenes]
     flags = dict.fromkeys(name for scene in scenes for name in scene.queries.flags)
     without = [np.zeros(size, dtype=bool) for size in sizes]
     flagged = {
         name: np.concatenate([scene.queries.flags.get(name, no) for scene, no in zip(scenes, without, strict=True)]) for name in flags
     }
-    yield "all queries", np.ones(sum(sizes), dtype=bool)
+    yield ALL_QUERIES, np.ones(sum(sizes), dtype=bool)
     for label, names in rule.groups:
         there = np.any([flagged[name] for name in names if name in flagged] or [np.zeros(sum(sizes), dtype=bool)], axis=0)
         if there.any():
             yield label, there
-    yield from ((name, there) for name, there in flagged.items() if there.any())
-    if len(scenes) > 1:
-        place = np.repeat(np.arange(len(scenes)), sizes)
-        yield from ((f"scene {scene.name}", place == number) for number, scene in enumerate(scenes) if sizes[number])
+    places = [f"scene {scene.name}" for scene in scenes] if len(scenes) > 1 else []
+    taken = {ALL_QUERIES, *(label for label, _ in rule.groups), *places}
+    for name, there in flagged.items():
+        label = name
+        while label in taken:
+            label = f"flag {label}"
+        taken.add(label)
+        if there.any():
+            yield label, there
+    place = np.repeat(np.arange(len(scenes)), sizes)
+    yield from ((label, place == number) for number, label in enumerate(places) if sizes[number])
 
 
 def _measured(
@@ -180,7 +186,7 @@ def _measured(
 
 
 def _within(rule: PoseProtocol, metres: Values, degrees: Values, pair: tuple[float, float]) -> Values:
-    """(q,) 1 where both errors are within; degrees are of rounded quaternions, so within TIE of the limit they are just it."""
-    if rule.comparison == "<":
-        return np.asarray((metres < pair[0]) & (degrees < pair[1] - TIE), dtype=np.float64)
-    return np.asarray((metres <= pair[0]) & (degrees <= pair[1] + TIE), dtype=np.float64)
+    """(q,) 1 where both errors are within; errors are of rounded poses, so within TIE of the limit they are just it."""
+    tie = -TIE if rule.comparison == "<" else TIE
+    compare = np.less if rule.comparison == "<" else np.less_equal
+    return np.asarray(compare(metres, pair[0] + tie) & compare(degrees, pair[1] + tie), dtype=np.float64)

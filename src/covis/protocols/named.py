@@ -104,7 +104,9 @@ def _nordland_vpr_bench(_: str) -> Protocol:
 
 def _frames(text: str) -> Protocol:
     """Correct within N frame numbers, as frames/1 or, where image i is the place of image i, frames/0; every query is counted."""
-    (value,), _ = _parts(text, most=1)
+    (value,), denominator = _parts(text, most=1)
+    if denominator == "all":
+        raise ValueError("every query is counted as it is")
     return Protocol(_name("frames", value, every=False), value, positive="frames", denominator="all")
 
 
@@ -193,7 +195,7 @@ PROTOCOLS: dict[str, Callable[[str], Protocol]] = {
 """Name -> maker; a capital after the slash stands for a number: `graded/0.5`."""
 
 OPTIONS = {
-    "frames/N": "frame numbers for N, as in frames/1",
+    "frames/N": "frame numbers for N, as in frames/1, and nothing behind it, since every query is counted",
     "same-place": "/all behind it to count every query",
     "graded/T": "a similarity in (0, 1] for T, as in graded/0.5, and /all behind it to count every query",
     "radius/R": "metres for R, as in radius/25, then a limit of heading in degrees, as in radius/25/40, and /all to count every query",

@@ -15,7 +15,7 @@ from covis.datasets.catalogue import Dataset, Size
 from covis.published import Result
 
 DATASET_COLUMNS = ("name", "layout", "sizes", "protocols", "how to obtain it", "licence", "remark")
-RESULT_COLUMNS = ("data set", "protocol", "method", "backbone", "dim", "whitening", "values in percent", "source", "remark")
+RESULT_COLUMNS = ("data set", "protocol", "method", "backbone", "dim", "whitening", "values in percent", "source", "url", "remark")
 
 
 def dataset_rows(datasets: Mapping[str, Dataset]) -> list[tuple[str, ...]]:
@@ -61,24 +61,66 @@ def result_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
             one.whitening + (" (transductive)" if one.transductive else ""),
             ", ".join(f"{name.replace('recall@', 'R@')} {value:.1f}" for name, value in one.values.items()),
             f"{one.source}, read {one.read}",
+            one.url,
             one.remark,
         )
         for one in results
     ]
 
 
-def sourced(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[tuple[str, ...]], list[str]]:
-    """The same table with a number in place of each source, and the sources, numbered from 1; a remark goes with its source.
+def sourced(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[tuple[str, ...]], dict[str, str]]:
+    """The same table with a mark in place of each source and each remark, and what the marks stand for: sources with their address.
 
-    >>> sourced(("method", "source", "remark"), [("a", "paper", ""), ("b", "paper", "half size"), ("c", "paper", "")])
-    (('method', 'source'), [('a', '1'), ('b', '2'), ('c', '1')], ['paper', 'paper; half size'])
+    Sources are numbered from 1, remarks from r1.
+
+    >>> rows = [("a", "paper", "https://x", ""), ("b", "paper", "https://x", "half size"), ("c", "page", "https://y", "half size")]
+    >>> sourced(("method", "source", "url", "remark"), rows)[1]
+    [('a', '1', ''), ('b', '1', 'r1'), ('c', '2', 'r1')]
+    >>> sourced(("method", "source", "url", "remark"), rows)[2]
+    {'1': 'paper, https://x', '2': 'page, https://y', 'r1': 'half size'}
     """
-    place, remark = columns.index("source"), columns.index("remark")
-    said = ["; ".join(filter(None, (row[place], row[remark]))) for row in rows]
-    number = {text: str(count) for count, text in enumerate(dict.fromkeys(said), start=1)}
-    kept = [column for column in range(len(columns)) if column != remark]
-    short = [tuple(number[text] if column == place else row[column] for column in kept) for row, text in zip(rows, said, strict=True)]
-    return tuple(columns[column] for column in kept), short, list(number)
+    source, url, remark = (columns.index(name) for name in ("source", "url", "remark"))
+    said = [f"{row[source]}, {row[url]}" for row in rows]
+    numbers = {text: str(count) for count, text in enumerate(dict.fromkeys(said), start=1)}
+    remarks = {text: f"r{count}" for count, text in enumerate(dict.fromkeys(row[remark] for row in rows if row[remark]), start=1)}
+    kept = [column for column in range(len(columns)) if column != url]
+    short = []
+    for row, text in zip(rows, said, strict=True):
+        marked = [*row]
+        marked[source], marked[remark] = numbers[text], remarks.get(row[remark], "")
+        short.append(tuple(marked[column] for column in kept))
+    return tuple(columns[column] for column in kept), short, {mark: text for text, mark in (numbers | remarks).items()}
+
+
+def linked(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    r"""The same table with each source as a link of Markdown to its address.
+
+    >>> linked(("method", "source", "url"), [("a", "paper [2]", "https://x")])
+    (('method', 'source'), [('a', '[paper \\[2\\]](https://x)')])
+    """
+    source, url = columns.index("source"), columns.index("url")
+    kept = [column for column in range(len(columns)) if column != url]
+    made = []
+    for row in rows:
+        cells = [*row]
+        text = row[source].replace("[", r"\[").replace("]", r"\]")
+        cells[source] = f"[{text}](<{row[url]}>)" if any(sign in row[url] for sign in "() ") else f"[{text}]({row[url]})"
+        made.append(tuple(cells[column] for column in kept))
+    return tuple(columns[column] for column in kept), made
+
+
+def as_notes(notes: Mapping[str, str], *, width: int) -> str:
+    """What marks stand for, one below the other; words, and so addresses, are never broken.
+
+    >>> print(as_notes({"1": "a b"}, width=40))
+    [1] a b
+    """
+    lines = []
+    for mark, text in notes.items():
+        start = f"[{mark}] "
+        indent = " " * len(start)
+        lines += wrap(text, max(width, 40), initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def as_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from covis.errors import DamagedFileError, MissingFileError, UnknownNameError
@@ -13,6 +13,7 @@ from covis.images import Scene
 from covis.lookup import suggest
 from covis.submissions.contents import Line, csv_of, is_zip, lines_of
 from covis.submissions.pose_checks import check_poses
+from covis.submissions.poses import bare, style_of
 from covis.submissions.prediction_checks import check_predictions
 
 KINDS = ("cmu", "msls", "robotcar")
@@ -91,7 +92,8 @@ def check_submission(path: str | Path, *, kind: str = "auto", scenes: Sequence[S
 
     Args:
         path: the file.
-        kind: one of `KINDS`; "auto": msls for a .zip or .csv, robotcar where a name has a folder, else cmu.
+        kind: one of `KINDS`; "auto": msls for a .zip or .csv; else robotcar where the queries of `scenes` are of a rear camera. Without
+            scenes the names are looked at, which is remarked: robotcar where one has a folder or all are digits, else cmu.
         scenes: whose queries are asked. Names are then held against theirs; and where a database has poses, positions against its
             cameras: a file that holds camera centres, or turns the wrong way, reads as far from all of them, which is remarked.
 
@@ -129,7 +131,8 @@ def check_submission(path: str | Path, *, kind: str = "auto", scenes: Sequence[S
     lines, problems = lines_of(data, comments=kind == "msls")
     found += problems
     if kind == "auto":
-        kind = _style(lines)
+        kind, guessed = _style(lines, scenes)
+        remarks += [f"read as {kind}, by the names in it; say what it is (--kind), or what it is of (--data)"] * guessed
     check = check_predictions if kind == "msls" else check_poses
     problems, more = check(lines, kind, scenes)
     found += problems
@@ -153,5 +156,11 @@ def _names_of_file(path: Path, suffixes: tuple[str, ...], what: str) -> Iterator
         yield "file", None, f"{what} must be called {' or '.join(suffixes)}; the file is called {path.name!r}."
 
 
-def _style(lines: Sequence[Line]) -> str:
-    return "robotcar" if any("/" in line.words[0] for line in lines) else "cmu"
+def _style(lines: Sequence[Line], scenes: Sequence[Scene] | None) -> tuple[str, bool]:
+    """The style that the data asks for; without data, or where it asks for both, that of the names, and whether it was guessed by them."""
+    rear = {PurePosixPath(name).parent.name == "rear" for scene in scenes or () for name in scene.queries.names}
+    if len(rear) == 1:
+        return ("robotcar" if rear.pop() else "cmu"), False
+    names = [bare(line.words[0]) for line in lines]
+    stamps = bool(names) and all(name.isascii() and name.isdigit() for name in names)
+    return ("robotcar" if stamps else style_of(names)), bool(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ Found: TypeAlias = tuple[str, int | None, str]
 """A problem: its kind, its line, a sentence."""
 MOST_BYTES = 1 << 30
 """A csv in a zip that is larger is not unpacked: that of all MSLS test queries is under a megabyte."""
+_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
+"""The first four bytes of a zip, and of one that holds nothing; a key or a name may begin with PK too."""
+ALL_UNKNOWN = "no line is of a query of the data: is it the right data, and the right split (--split)?"
+"""What is remarked of a file that has nothing in common with the data."""
 
 
 class Line(NamedTuple):
@@ -23,7 +28,7 @@ class Line(NamedTuple):
 
 def is_zip(path: Path, data: bytes) -> bool:
     """By what it begins with, whatever it is called; or by its name."""
-    return data[:2] == b"PK" or path.suffix.lower() == ".zip"
+    return data[:4] in _BEGINS or path.suffix.lower() == ".zip"
 
 
 def csv_of(path: Path) -> tuple[bytes, list[Found]]:
@@ -40,7 +45,7 @@ def csv_of(path: Path) -> tuple[bytes, list[Found]]:
             inside = "/" in names[0] or "\\" in names[0]
             problems: list[Found] = [("file", None, f"the csv must not be in a folder of the zip; it is {names[0]!r}.")] if inside else []
             return archive.read(entries[0]), problems
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         return b"", [("file", None, f"the file must be a zip that opens; {error}.")]
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from covis.datasets.pose_orders import poses_of
 from covis.errors import InvalidInputError
 from covis.images import Scene
-from covis.submissions.contents import Found, Line
-from covis.submissions.poses import CONVENTION, ORDER, bare, line_problems, submission_names
+from covis.submissions.contents import ALL_UNKNOWN, Found, Line
+from covis.submissions.poses import CONVENTION, ORDER, REAR, bare, line_problems, submission_names
 
 MISTAKES = (
     "the last three numbers are camera centres C, where the translation t = -R C must stand; look whether the rotation is world-to-camera",
@@ -46,17 +46,24 @@ def check_poses(lines: Sequence[Line], kind: str, scenes: Sequence[Scene] | None
             problems.append(("unknown", number, f"a name must be that of a query of the data; {name!r} is none."))
     problems += [("missing", None, f"the query {asked!r} has no line.") for name, (asked, _) in expected.items() if name not in first]
     suspicions = _suspicions([line for line in lines if line.number in whole], expected, scenes)
-    return problems, [said] * bool(shared) + suspicions
+    strange = bool(first) and expected.keys().isdisjoint(first)
+    return problems, [said] * bool(shared) + [ALL_UNKNOWN] * strange + suspicions
 
 
 def _names(name: str, kind: str) -> Iterator[str]:
-    folder, _, last = name.rpartition("/")
-    if kind == "cmu" and folder:
+    if kind == "robotcar":
+        if not REAR.fullmatch(name):
+            yield (
+                "a name must be rear/<timestamp>.jpg or .png, the timestamp in digits: the rear camera is the one that is evaluated; "
+                f"found {name!r}."
+            )
+        return
+    last = name.rpartition("/")[2]
+    if last != name:
         yield f"a name must be the file's alone; found {name!r}."
-    elif kind == "robotcar" and folder != "rear":
-        yield f"a name must be rear/<timestamp>.jpg: the rear camera is the one that is evaluated; found {name!r}."
-    if bare(last) == last:
-        yield f"a name must end in .jpg or .png; found {name!r}."
+    stem, _, suffix = last.rpartition(".")
+    if not stem or suffix.lower() not in ("jpg", "png"):
+        yield f"a name must end in .jpg or .png, with something before it; found {name!r}."
 
 
 def _expected(scenes: Sequence[Scene], kind: str) -> tuple[dict[str, tuple[str, int]], int, list[Found]]:

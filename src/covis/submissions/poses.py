@@ -7,6 +7,7 @@ metres, not the camera's centre C. All conditions, slices or scenes stand in one
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,8 @@ UNIT = 1e-3
 """How far a quaternion's length may be from 1."""
 Repeated: TypeAlias = Literal["stop", "same"]
 """What it means that two queries have one name in a pose file: an error, or that they are the same photograph."""
+REAR = re.compile(r"rear/[0-9]+\.(jpg|png)")
+"""A name in a pose file of RobotCar Seasons."""
 _PICTURES = (".jpg", ".jpeg", ".png")
 
 
@@ -39,8 +42,8 @@ def submission_names(names: Sequence[str], *, style: str) -> tuple[str, ...]:
 
     Raises:
         UnknownNameError: there is no such style.
-        InvalidInputError: under "robotcar" an image is not of the rear camera, the only one that the server evaluates; or a name has
-            white space.
+        InvalidInputError: under "robotcar" an image is not of the rear camera, the only one that the server evaluates, or not called by
+            digits; or a name has white space.
 
     >>> submission_names(["images/night/rear/1418133732744920.jpg"], style="robotcar")
     ('rear/1418133732744920.jpg',)
@@ -58,6 +61,10 @@ def submission_names(names: Sequence[str], *, style: str) -> tuple[str, ...]:
                 f"{name!r}. Read the data with camera=rear."
             )
         made.append("/".join(parts[-2:]) if style == "robotcar" else parts[-1])
+        if style == "robotcar" and not REAR.fullmatch(made[-1]):
+            raise InvalidInputError(
+                f"A query of RobotCar Seasons must be called by its timestamp, rear/<digits>.jpg or .png; got {name!r}. Rename the image."
+            )
         if len(name.split()) != 1 or "#" in made[-1]:
             raise InvalidInputError(f"A name in a pose file must have no white space and no #; got {name!r}. Rename the image.")
     return tuple(made)
@@ -99,18 +106,8 @@ def write_submission(
         raise InvalidInputError(f"A pose file must be called .txt; got {path.name!r}.")
     check_absent(path, overwrite=overwrite)
     lines: dict[str, str] = {}
-    before: dict[str, str] = {}
-    again = 0
+    before, again = name_lines([one.names for one in given], style=style, repeated=repeated)
     for one in given:
-        for name, written in zip(one.names, submission_names(one.names, style=style), strict=True):
-            if written in before and repeated != "same":
-                raise InvalidInputError(
-                    f"Queries must have different names in a pose file; {before[written]!r} and {name!r} would both be {written!r}. "
-                    'If they are the same photograph, as at the borders of slices, choose repeated "same"; else write a file '
-                    "for each scene."
-                )
-            again += written in before
-            before.setdefault(written, name)
         known = np.flatnonzero(one.located)
         rows = rows_of(one.pose[known], order=ORDER, convention=CONVENTION) + 0.0  # no minus before a zero
         named = submission_names([one.names[row] for row in known], style=style)
@@ -122,6 +119,36 @@ def write_submission(
         said = f"{path}: {again} queries are taken for photographs that stand under another query too; each photograph has one line."
         warnings.warn(said, CovisWarning, stacklevel=2)
     return write_text(path, "".join(f"{line}\n" for line in lines.values()))
+
+
+def name_lines(names: Sequence[Sequence[str]], *, style: str, repeated: Repeated = "stop") -> tuple[dict[str, str], int]:
+    """The lines that a pose file of these queries could have: what is written -> the first query of it; and how many share one.
+
+    Args:
+        names: of the queries of each scene.
+        style: of `STYLES`.
+        repeated: as in `write_submission`.
+
+    Raises:
+        InvalidInputError: a name cannot be written, or two queries would have one and `repeated` is "stop".
+        UnknownNameError: there is no such style.
+
+    >>> name_lines([("slice2/query/a.jpg",), ("slice3/query/a.jpg",)], style="cmu", repeated="same")
+    ({'a.jpg': 'slice2/query/a.jpg'}, 1)
+    """
+    before: dict[str, str] = {}
+    again = 0
+    for scene in names:
+        for name, written in zip(scene, submission_names(scene, style=style), strict=True):
+            if written in before and repeated != "same":
+                raise InvalidInputError(
+                    f"Queries must have different names in a pose file; {before[written]!r} and {name!r} would both be {written!r}. "
+                    'If they are the same photograph, as at the borders of slices, choose repeated "same"; else write a file '
+                    "for each scene."
+                )
+            again += written in before
+            before.setdefault(written, name)
+    return before, again
 
 
 def read_submission(path: str | Path) -> Poses:
@@ -193,9 +220,8 @@ def match_submission(found: Poses, scenes: Sequence[Scene], *, repeated: Repeate
         made.append(Poses(scene.queries.names, pose, history=found.history))
     unknown = [name for name in found.names if bare(name) not in matched]
     if unknown:
-        raise InvalidInputError(
-            f"Every line must be of a query of the data; {len(unknown)} of {len(found)} are not, the first is {unknown[0]!r}."
-        )
+        said = f"Every line must be of a query of the data; {len(unknown)} of {len(found)} are not, the first is {unknown[0]!r}."
+        raise InvalidInputError(f"{said} Is it the right data, and the right split?" if len(unknown) == len(found) else said)
     return made
 
 
@@ -218,7 +244,7 @@ def line_problems(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     values = []
     for column, word in zip(ORDER.split(), words[1:], strict=True):
         try:
-            value = float(word) if "_" not in word else math.nan
+            value = float(word) if word.isascii() and "_" not in word else math.nan  # float takes other scripts' digits too
         except ValueError:
             value = math.nan
         if not math.isfinite(value):

@@ -9,7 +9,7 @@ import numpy as np
 
 from covis.images import Scene
 from covis.predictions import key
-from covis.submissions.contents import Found, Line
+from covis.submissions.contents import ALL_UNKNOWN, Found, Line
 
 LOOKED_AT = 20
 """The largest k of the official script."""
@@ -83,12 +83,13 @@ def _against(lines: Sequence[Line], first: dict[str, int], scenes: Sequence[Scen
             problems.append(
                 ("unknown", line.number, f"an image found must be one of a database, by its key; {len(unknown)} are not: {unknown[0]!r}.")
             )
+    strange = [ALL_UNKNOWN] if first and queries.isdisjoint(one for query in first for one in query.split(",")) else []
     if any("," in query for query in first):
-        return problems, ["queries are sequences: which must have a line is not looked at"]
+        return problems, ["queries are sequences: which must have a line is not looked at", *strange]
     asked = {key(name): name for scene in scenes for name, one in zip(scene.queries.names, _asked(scene), strict=True) if one}
     problems += [("missing", None, f"the query {name!r} has no line.") for one, name in asked.items() if one not in first]
     idle = sum(query in queries and query not in asked for query in first)
-    return problems, [f"{idle:,} lines are of queries that are not asked; they are not read"] if idle else []
+    return problems, ([f"{idle:,} lines are of queries that are not asked; they are not read"] if idle else []) + strange
 
 
 def _asked(scene: Scene) -> Sequence[bool]:
