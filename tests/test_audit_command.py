@@ -1,7 +1,9 @@
 """covis audit: what it finds in data sets on disk, what it leaves out and says so, its files and its exit codes."""
 
+import dataclasses
 import inspect
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,9 +18,11 @@ from typer.testing import CliRunner
 
 from covis.audits import facing_away, label_sanity, near_descriptors, near_duplicates, shared_places
 from covis.cli import app
+from covis.cli.audit_steps import Audit
 from covis.datasets import read
 from covis.datasets.tables import write_table
 from covis.descriptors import Descriptors
+from covis.errors import InvalidInputError
 from covis.files import read_json
 from covis.images import Images, Scene
 from covis.labelling import label_by_view
@@ -72,7 +76,7 @@ def test_without_options_it_does_what_it_can_and_says_what_it_left_out(data: Pat
     assert any(
         line.startswith("facing, street (test): under radius/25 4 queries are asked and 4 have a positive; 1 (25.00 %)") for line in lines
     )
-    assert "    10.png (at least 180 degrees)" in lines
+    assert "    10.png (at least 180.0 degrees)" in lines
 
 
 def test_a_query_that_was_taught_is_found(data: Path, tmp_path: Path) -> None:
@@ -86,6 +90,8 @@ def test_a_query_that_was_taught_is_found(data: Path, tmp_path: Path) -> None:
     assert report["leaks"] == 1
     (leak,) = [one for one in report["sections"] if one["audit"] == "copies" and one["found"]["list"]]
     assert leak["of"] == "street (test) queries against street (train) database"
+    assert (leak["sides"], report["stopped"]) == (["street (test) queries", "street (train) database"], None)
+    assert result.stdout.splitlines()[-3] == "in all: 1 leak; skipped: descriptors, labels, batches"
     places = [one["found"] for one in report["sections"] if one["audit"] == "places"]
     assert [one["near"] for one in places] == [0, 0]
     assert min(one["nearest"] for one in places) == pytest.approx(620 - 70)
@@ -121,7 +127,7 @@ def test_a_damaged_image_is_counted(data: Path) -> None:
     (data / "test" / "street" / "images" / "03.png").write_bytes(b"no image")
     (found, _) = sections(data, "--only", "copies")["copies"]
     assert list(found["found"]["unreadable"][1]) == ["03.png"]
-    assert "unreadable images of the second set: 1" in audit(data / "test" / "street").stdout
+    assert "unreadable images of street (test) database: 1" in audit(data / "test" / "street").stdout
 
 
 def test_labels(data: Path, tmp_path: Path) -> None:
@@ -192,13 +198,29 @@ def test_models(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cen
         (("--only", "copies,sight"), "--only must name audits of copies, descriptors, places, facing, labels, batches; got sight"),
         (("--model", "a:b", "--descriptors", "d"), "Either --model or --descriptors must be given"),
         (("--protocol", "radius/x"), "radius/x"),
+        (("--protocol", "sideways"), "There is no protocol called 'sideways'"),
+        (("--heading", "181"), "heading must be degrees in [0, 180]; got 181"),
+        (("--fine", "257"), "fine in [0, 256]"),
+        (("--alike", "-1"), "within a number from 0; got 'cosine' and -1.0"),
+        (("--within", "nan"), "within must be metres from 0; got nan"),
+        (("--sample", "1"), "--sample must be at least 2 images"),
+        (("--shown", "-1"), "--shown must be a number of examples from 0; got -1"),
+        (("--reference", "guess"), "reference must be auto, none, or one of"),
+        (("--model", "nowhere.onnx"), "nowhere.onnx"),
+        (("--descriptors", "nowhere", "--alike", "0.1"), "nowhere"),
+        (("--against-layout", "table"), "--against-layout must stand beside --against"),
+        (("--against-read", "missing=skip"), "--against-read must stand beside --against"),
+        (("--against-descriptors", "x"), "--against-descriptors must stand beside --against"),
         (("--hamming", "70"), "hamming must be in [0, 64]"),
         (("--cache", "cache.txt"), "must be called .npz"),
         (("--labels", "nowhere.npz"), "nowhere.npz"),
         (("--scenes", "boulevard"), "A scene must fit --scenes"),
     ],
 )
-def test_bad_options_are_refused_in_words(data: Path, options: tuple[str, ...], said: str) -> None:
+def test_bad_options_are_refused_in_words_before_any_image_is_read(
+    data: Path, options: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("covis.audits.prints.read_picture", lambda path: pytest.fail(f"{path} was read"))
     result = audit(data / "test" / "street", *options, code=1)
     assert said in str(result.exception)
 
@@ -218,3 +240,98 @@ def test_what_has_no_places_is_left_out_in_words(data: Path) -> None:
     assert "the same bytes in another file: 1 pair" in lines
     other = ("--against", data / "test" / "street", "--only", "places")
     assert "skipped: positions are lacking" in audit(data / "photographs", "--layout", "folder", *other).stdout
+
+
+def test_copies_are_found_from_either_side(data: Path) -> None:
+    """A training set that is DATA is held against the queries of the other set too, by picture and by place."""
+    given = ("--split", "train", "--against", data / "test" / "street", "--against-split", "test", "--within", 560, "--json")
+    report = json.loads(audit(data / "train" / "street", *given, "--only", "copies,places").stdout)
+    near = {one["of"]: one["found"]["near"] for one in report["sections"] if one["audit"] == "places"}
+    assert near == {
+        "street (train) database against street (test) queries": 0,
+        "street (train) database against street (test) database": 2,
+    }
+    (leak,) = [one for one in report["sections"] if one["audit"] == "copies" and one["found"]["list"]]
+    assert leak["of"] == "street (train) database against street (test) queries"
+    (scene,) = read("table", data / "train" / "street", split="train")
+    (other,) = read("table", data / "test" / "street", split="test")
+    moved = dataclasses.replace(other.queries, xy=scene.database.xy[:4] + 1)
+    steps = Audit([scene], [Scene("street", "test", other.database, moved)], {"within": 25.0}, {}, None, {})
+    steps.run(["places"])
+    assert [one["found"]["near"] for one in steps.sections] == [6, 0]  # the fifth and sixth lie within 25 m of the fourth
+
+
+def test_the_same_files_are_one_set_and_leak_nothing(data: Path) -> None:
+    """The database is the training split: each double of it stands once, and queries are not counted a second time."""
+    (scene,) = read("table", data / "test" / "street", split="test")
+    shutil.copy(scene.database.path(0), scene.database.path(1))
+    shutil.copy(scene.database.path(0), scene.queries.path(0))
+    steps = Audit(
+        [scene],
+        [Scene("street", "train", scene.database, scene.database)],
+        {"hamming": 10, "fine": 32, "mirrored": False},
+        {"cache": None},
+        None,
+        {},
+    )
+    steps.run(["copies"])
+    own, queries, one = steps.sections
+    assert own["found"]["pairs"]["bytes"] == steps.leaks == 2  # the query, with both
+    assert queries["skipped"] == "the same files as street (test), queries against database"
+    assert one["of"] == "street (test) database against street (train) database"
+    assert one["found"]["pairs"] == {"bytes": 1, "pixels": 0, "near": 0}
+    assert steps.suspected == 3
+
+
+def test_what_was_found_is_printed_and_written_when_a_later_audit_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise InvalidInputError("No turn is left.")
+
+    monkeypatch.setattr("covis.audits.facing_away", broken)
+    out = tmp_path / "audit.json"
+    result = audit(data / "test" / "street", "--out", out, code=1)
+    assert "No turn is left" in str(result.exception)
+    assert "queries against database: 4 against 8 images: none is a copy" in result.stdout
+    report = read_json(out, kind="covis-audit", version=1)
+    assert report["stopped"] == "No turn is left."
+    assert [one["audit"] for one in report["sections"]] == ["copies", "copies", "descriptors", "places"]
+
+
+def test_an_audit_that_is_named_twice_is_done_once(data: Path) -> None:
+    assert len(sections(data, "--only", "facing, facing")["facing"]) == 1
+
+
+def test_pairs_of_scenes_without_a_copy_are_one_line_and_oddities_are_said_once(data: Path) -> None:
+    photograph(data / "photographs" / "elsewhere.png", 77)
+    (data / "test" / "street" / "images" / "03.png").write_bytes(b"no image")
+    (data / "test" / "street" / "images" / "09.png").unlink()
+    shutil.copy(data / "photographs" / "elsewhere.png", data / "test" / "street" / "images" / "09.png")
+    shutil.copytree(data / "photographs", data / "more")
+    for number in range(20):
+        photograph(data / "more" / f"{number:02d}.png", 100 + number)
+    images = Images(data / "more", [f"{n:02d}.png" for n in range(20)])
+    write_table([Scene("village", "val", images.select(range(8)), images.select(range(8, 20)))], data / "val")
+    other = ("--against", data / "val" / "village", "--against-split", "val", "--only", "copies")
+    lines = audit(data / "test" / "street", *other).stdout.splitlines()
+    assert lines == [
+        "copies, street (test), queries against database: 4 against 8 images: none is a copy",
+        "  unreadable images of street (test) database: 1",
+        lines[2],
+        "copies, street (test) queries against village (val) queries; queries against database; database against queries; "
+        "database against database: none is a copy",
+        "in all: 0 leaks; skipped: nothing",
+    ]
+    assert lines[2].startswith("    03.png: ")
+
+
+def test_captions_tell_both_hashes(data: Path) -> None:
+    with Image.open(data / "photographs" / "09.png") as picture:
+        picture.convert("RGB").resize((48, 36), Image.Resampling.BICUBIC).save(data / "train" / "street" / "images" / "19.png")
+    (scene,) = read("table", data / "test" / "street", split="test")
+    (train,) = read("table", data / "train" / "street", split="train")
+    steps = Audit([scene], [train], {"hamming": 10, "fine": 32, "mirrored": False}, {"cache": None}, None, {})
+    steps.run(["copies"])
+    ((_, (_, _, caption)),) = steps.suspects
+    assert re.fullmatch(r"near: \d of 64 and \d+ of 256 bits", caption)

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -22,8 +23,11 @@ from covis.audits import (
     shared_places,
 )
 from covis.audits.bins import Bins
+from covis.audits.blocks import in_blocks
 from covis.audits.duplicates import MOST
-from covis.audits.hashes import _popcount, in_blocks, near_hashes, popcount
+from covis.audits.hashes import _popcount, near_hashes, popcount
+from covis.audits.resemblance import _Vectors
+from covis.audits.words import Talk
 from covis.descriptors import Descriptors
 from covis.errors import CovisError, DamagedFileError, InvalidInputError
 from covis.images import Images, Scene
@@ -99,6 +103,21 @@ def test_within_one_set_each_pair_stands_once(sets):
     assert [(one["a"], one["b"], one["kind"]) for one in found.pairs()] == [("98-again.png", "99-new.png", "bytes")]
 
 
+def test_images_in_a_pair_are_counted_once_and_before_the_cut(sets, tmp_path):
+    originals, _ = sets
+    three = tmp_path / "three"
+    three.mkdir()
+    for name in "abc":
+        shutil.copy(originals.path(0), three / f"{name}.png")
+    found = near_duplicates(table(three))
+    assert (dict(found.total)["bytes"], found.in_a_pair) == (3, (3, 3))
+    (line, *_) = Talk(shown=1).lines([{"audit": "copies", "of": "three", "found": found.as_dict()}])
+    assert line == "copies, three: 3 images among each other: 3 pairs among 3 images"
+    both = near_duplicates(originals.select([0, 1, 2]), originals)
+    assert both.in_a_pair == (3, 3)
+    assert both.without("file").in_a_pair == (0, 0)
+
+
 def test_the_same_file_in_both_sets(sets):
     originals, _ = sets
     found = near_duplicates(originals.select([0, 1]), originals)
@@ -148,6 +167,7 @@ def test_many_copies_are_all_counted_and_some_listed(tmp_path):
     found = near_duplicates(table(tmp_path))
     assert dict(found.total) == {"bytes": 70 * 69 // 2, "pixels": 0, "near": 0}
     assert np.bincount(found.rows).max() == MOST
+    assert found.in_a_pair == (70, 70)  # counted before the cut
     assert (found.rows < found.columns).all()
 
 
@@ -199,6 +219,62 @@ def test_a_damaged_cache_is_refused(sets, tmp_path, refuses_every_cut):
         fingerprints(few, cache=cache)
 
 
+def alike(count, *, different, seed=0):
+    """Hashes of few kinds, or of as many as there are images, all near each other."""
+    random = np.random.default_rng(seed)
+    one = np.uint64(1)
+    kinds = [one << random.integers(0, 64, different, dtype=np.uint64) for _ in range(5)]
+    kind = random.integers(0, different, count)
+    return kinds[0][kind], np.stack(kinds[1:], axis=1)[kind]
+
+
+@pytest.mark.parametrize("different", [1, 3, 40, 300])
+@pytest.mark.parametrize("one_set", [False, True])
+def test_alike_hashes_are_counted_and_cut_as_by_a_plain_loop(different, one_set):
+    a, fine_a = alike(300, different=different)
+    b, fine_b = (a, fine_a) if one_set else alike(250, different=different, seed=1)
+    coarse = popcount(a[:, None] ^ b[None]).astype(int)
+    near = (coarse <= 1) & (popcount(fine_a[:, None] ^ fine_b[None]).sum(axis=2, dtype=int) <= 6)
+    near = np.triu(near, 1) if one_set else near
+    found = near_hashes(a, b, within=1, fine=(fine_a, fine_b), fine_within=6, one_set=one_set, most=7)
+    expected = [(r, c) for r in range(len(a)) for c in sorted(np.flatnonzero(near[r]), key=lambda c, r=r: (coarse[r, c], c))[:7]]
+    assert list(zip(found.rows.tolist(), found.columns.tolist(), strict=True)) == expected
+    assert found.counts[0].tolist() == near.sum(axis=1).tolist()
+    assert found.counts[1].tolist() == near.sum(axis=0).tolist()
+
+
+@pytest.mark.parametrize("different", [2, 3000])
+def test_memory_does_not_grow_with_the_pairs(different):
+    """4.5 million pairs; as rows, columns and distances they would be 108 MB, before any sorting."""
+    hashes, fine = alike(3000, different=different)
+    tracemalloc.start()
+    try:
+        found = near_hashes(hashes, hashes, within=2, fine=(fine, fine), fine_within=8, one_set=True, most=50)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.total == 3000 * 2999 // 2
+    assert peak < 80e6
+
+
+def test_descriptors_are_prepared_once_a_block_of_columns(monkeypatch):
+    """Blocks are about square, and the columns stay while the rows pass."""
+    monkeypatch.setattr("covis.audits.resemblance.BLOCK", (20, 40))
+    prepared = []
+    whole = _Vectors._prepared
+
+    def counted(self, rows):
+        prepared.append((id(self), rows.start, rows.stop))
+        return whole(self, rows)
+
+    monkeypatch.setattr(_Vectors, "_prepared", counted)
+    a, b = made(100, 8, 0, "a"), made(120, 8, 1, "b")
+    near_descriptors(a, b, within=0.1)
+    columns = [one for one in prepared if one[2] - one[1] == 40]
+    assert len(columns) == 3
+    assert len(prepared) == 3 + 3 * 5
+
+
 words = st.lists(st.integers(0, 2**64 - 1), min_size=0, max_size=30)
 
 
@@ -241,7 +317,7 @@ def test_blocks_see_each_pair_once(n, m, size, one_set, most):
         row, column = np.nonzero(values[rows, columns] <= 3)
         return row + rows.start, column + columns.start, values[rows, columns][row, column]
 
-    near = in_blocks(n, m, block, one_set=one_set, most=most, size=size)
+    near = in_blocks(n, m, block, after=np.arange(n) if one_set else None, most=most, shape=(size % 20 + 1, size % 7 + 1))
     expected = np.triu(values <= 3, 1) if one_set else values <= 3
     assert near.total == expected.sum()
     listed = sorted(pair for row in range(n) for pair in sorted((values[row, c], row, c) for c in np.flatnonzero(expected[row]))[:most])
@@ -302,6 +378,18 @@ def test_shared_places_are_the_nearest():
         shared_places(images[0], Images("r", ["a"], xy=[[0, 0]], crs="EPSG:32632"))
     with pytest.raises(InvalidInputError, match=r"must have images"):
         shared_places(images[0], images[1].select([]))
+    with pytest.raises(InvalidInputError, match=r"both have poses.*have xy, those of r neither"):
+        shared_places(images[0], Images("r", ["a"], crs="EPSG:32633"))
+
+
+def test_shared_places_of_poses_lie_in_space():
+    """Which axis is the vertical is not known: a frame 2 m above is 2 m away, even where the other set has a plan too."""
+    pose = np.tile(np.eye(4), (2, 1, 1))
+    pose[:, 2, 3] = [0.0, 2.0]
+    posed, low = Images("r", ["a", "b"], pose=pose), Images("r", ["c"], pose=pose[:1], xy=[[0, 0]])
+    assert shared_places(posed, posed.select([0])).nearest.tolist() == [0, 2]
+    assert shared_places(posed, low).nearest.tolist() == [0, 2]
+    assert shared_places(Images("r", ["a", "b"], pose=pose, xy=[[0, 0], [0, 0]]), low).nearest.tolist() == [0, 0]
 
 
 def street(**queries):

@@ -107,10 +107,7 @@ def facing_away(scene: Scene, protocol: str | Protocol = "radius/25", *, heading
     [True, False]
     """
     rule = protocol if isinstance(protocol, Protocol) else protocol_by_name(protocol)
-    if not 0 <= heading <= 180:
-        raise InvalidInputError(f"heading must be degrees in [0, 180]; got {heading}.")
-    if tuple(rule.windows) != (1, 1):
-        raise InvalidInputError(f"Queries that face away are found among single images; the protocol {rule.name} is of windows.")
+    check_rule(rule, heading)
     pairing = Pairing.of(scene.queries, scene.database)
     if not pairing.turned:
         raise InvalidInputError(f"The images of scene {scene.name!r} must have headings or poses for this; the layout gives none.")
@@ -137,6 +134,18 @@ def facing_away(scene: Scene, protocol: str | Protocol = "radius/25", *, heading
         _least(rows, pairing.distances(rows, columns), count),
         nothing,
     )
+
+
+def check_rule(rule: Protocol, heading: float) -> None:
+    """Refuse a protocol or a turn by which nothing can face away.
+
+    Raises:
+        InvalidInputError: the protocol is of windows, or `heading` is out of its range.
+    """
+    if not 0 <= heading <= 180:
+        raise InvalidInputError(f"heading must be degrees in [0, 180]; got {heading}.")
+    if tuple(rule.windows) != (1, 1):
+        raise InvalidInputError(f"Queries that face away are found among single images; the protocol {rule.name} is of windows.")
 
 
 def _least(rows: NDArray[np.int64], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from covis.audits.blocks import Found, Near, in_blocks, joined
+
 Bits: TypeAlias = NDArray[np.uint64]
-Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
-"""Rows, columns and distances of pairs."""
-BLOCK = 4_000_000
-"""Pairs of hashes that are compared at once: 32 MB of them."""
+DENSE = 8
+"""Where more than one pair of so many passes the short hash, the long ones of a whole block are compared without gathering any."""
 
 
 def difference_hash(grey: NDArray[np.uint8]) -> Bits:
@@ -63,20 +63,26 @@ def _popcount(words: Bits) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True, eq=False)
-class Near:
-    """Pairs that were found.
+class Hashes:
+    """Short hashes, and longer ones that must agree too.
 
     Attributes:
-        rows: (p,) int64, ascending.
-        columns: (p,) int64.
-        distances: (p,) bits, or whatever was compared.
-        total: pairs in all; more than p where a row had more partners than were asked for.
+        coarse: (n,) uint64.
+        fine: (n, w) uint64; None: there are none.
     """
 
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    distances: NDArray[np.float64]
-    total: int
+    coarse: Bits
+    fine: Bits | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> Hashes:
+        """Those of some rows."""
+        return Hashes(self.coarse[rows], None if self.fine is None else self.fine[rows])
+
+    def words(self) -> NDArray[Any]:
+        """(n,) values that compare equal where all bits are."""
+        parts = [self.coarse[:, None]] if self.fine is None else [self.coarse[:, None], self.fine]
+        together = np.ascontiguousarray(np.concatenate(parts, axis=1))
+        return together.view(np.dtype((np.void, together.shape[1] * 8))).reshape(-1)
 
 
 def near_hashes(
@@ -91,6 +97,8 @@ def near_hashes(
 ) -> Near:
     """All pairs whose 64-bit hashes differ in at most `within` bits: exact, by comparing all, in blocks of bounded memory.
 
+    Equal hashes (a frozen video) are compared once. With `most` the memory grows with n times `most`, and not with the pairs.
+
     Args:
         a: (n,) uint64.
         b: (m,) uint64.
@@ -98,68 +106,86 @@ def near_hashes(
         fine: (n, w) and (m, w) uint64: longer hashes that must agree too.
         fine_within: bits of those.
         one_set: a and b are one set: each pair once (row < column), none with itself.
-        most: partners of a row that are kept, the nearest; None: all.
+        most: partners of a row that are kept, the nearest, of those equally near the first; None: all.
 
     >>> near_hashes(np.array([7], dtype=np.uint64), np.array([0, 3, 15], dtype=np.uint64), within=1).columns.tolist()
     [1, 2]
     """
+    here, there = Hashes(a, None if fine is None else fine[0]), Hashes(b, None if fine is None else fine[1])
+    if one_set:
+        return _near_in_one(here, (within, fine_within), most)
+    _, first, ids = np.unique(here.words(), return_index=True, return_inverse=True)
+    ids = ids.reshape(-1)  # numpy 2.0 gave it another shape
+    block = _comparison(here.take(first), there, (within, fine_within))
+    near = in_blocks(len(first), len(b), block, most=most, weights=np.bincount(ids, minlength=len(first)))
+    lengths = np.bincount(near.rows, minlength=len(first))
+    rows = np.repeat(np.arange(len(a)), lengths[ids])
+    places = _ranges((np.cumsum(lengths) - lengths)[ids], lengths[ids])
+    return Near(rows, near.columns[places], near.distances[places], (near.counts[0][ids], near.counts[1]))
+
+
+def _ranges(first: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """first[0], first[0] + 1, … so many, then those from first[1]."""
+    return np.asarray(np.arange(int(lengths.sum())) + np.repeat(first - (np.cumsum(lengths) - lengths), lengths))
+
+
+def _near_in_one(hashes: Hashes, within: tuple[int, int], most: int | None) -> Near:
+    """Each pair once; rows with `most` later equals are not searched: their nearest are at 0, and are found a group at a time."""
+    n = len(hashes.coarse)
+    _, ids = np.unique(hashes.words(), return_inverse=True)
+    ids = ids.reshape(-1)
+    place = np.empty(n, dtype=np.int64)
+    place[np.argsort(ids, kind="stable")] = np.arange(n)  # group by group, each ascending
+    later = np.cumsum(np.bincount(ids))[ids] - place - 1 if n else place
+    searched = np.flatnonzero(later < most) if most is not None else np.arange(n)
+    near = in_blocks(len(searched), n, _comparison(hashes.take(searched), hashes, within), after=searched, most=most)
+    counts = np.zeros(n, dtype=np.int64), near.counts[1]
+    counts[0][searched] = near.counts[0]
+    parts: list[Found] = [(searched[near.rows], near.columns, near.distances)]
+    if most is not None:
+        given = np.flatnonzero(later >= most)
+        given = given[np.argsort(ids[given], kind="stable")]
+        for group in np.split(given, np.flatnonzero(np.diff(ids[given])) + 1) if len(given) else ():
+            agree = _agreeing(hashes, int(group[0]), within)
+            counts[0][group] = (agree[::-1].cumsum()[::-1] - agree)[group]
+            earlier = np.zeros(n, dtype=np.int64)
+            earlier[group] = 1
+            counts[1][:] += np.where(agree, earlier.cumsum() - earlier, 0)
+            equal = np.flatnonzero(agree & (hashes.coarse == hashes.coarse[group[0]]))
+            first = np.searchsorted(equal, group, side="right")
+            columns = equal[_ranges(first, np.full(len(group), most))]
+            parts.append((np.repeat(group, most), columns, np.zeros(len(columns))))
+    rows, columns, distances = joined(parts)
+    ascending = np.argsort(rows, kind="stable")
+    return Near(rows[ascending], columns[ascending], distances[ascending], counts)
+
+
+def _agreeing(hashes: Hashes, row: int, within: tuple[int, int]) -> NDArray[np.bool_]:
+    """(n,) which hashes are near that of a row."""
+    agree = popcount(hashes.coarse ^ hashes.coarse[row]) <= within[0]
+    if hashes.fine is not None:
+        agree &= popcount(hashes.fine ^ hashes.fine[row]).sum(axis=1, dtype=np.int64) <= within[1]
+    return np.asarray(agree)
+
+
+def _comparison(here: Hashes, there: Hashes, within: tuple[int, int]) -> Callable[[slice, slice], Found]:
+    """What finds the near pairs of a block."""
 
     def block(rows: slice, columns: slice) -> Found:
-        apart = popcount(a[rows, None] ^ b[None, columns])
-        row, column = np.nonzero(apart <= within)
+        apart = popcount(here.coarse[rows, None] ^ there.coarse[None, columns])
+        near = apart <= within[0]
+        dense = DENSE * int(np.count_nonzero(near)) > near.size
+        if here.fine is not None and there.fine is not None and dense:
+            bits = np.zeros(near.shape, dtype=np.uint16)
+            for word in range(here.fine.shape[1]):
+                bits += popcount(here.fine[rows, word, None] ^ there.fine[None, columns, word])
+            near &= bits <= within[1]
+        row, column = np.nonzero(near)
         found = apart[row, column].astype(np.float64)
         row, column = row + rows.start, column + columns.start
-        if fine is not None:
-            agree = popcount(fine[0][row] ^ fine[1][column]).sum(axis=1, dtype=np.int64) <= fine_within
+        if here.fine is not None and there.fine is not None and not dense:
+            agree = popcount(here.fine[row] ^ there.fine[column]).sum(axis=1, dtype=np.int64) <= within[1]
             row, column, found = row[agree], column[agree], found[agree]
         return row, column, found
 
-    return in_blocks(len(a), len(b), block, one_set=one_set, most=most)
-
-
-def in_blocks(
-    n: int,
-    m: int,
-    block: Callable[[slice, slice], Found],
-    *,
-    one_set: bool = False,
-    most: int | None = None,
-    size: int = BLOCK,
-) -> Near:
-    """What `block` finds in each block of an n x m table, put together; of each row the `most` nearest."""
-    width = max(1, min(m, size // 64))
-    height = max(1, size // width)
-    nothing = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
-    found: list[Found] = [nothing]
-    total = 0
-    for start in range(0, n, height):
-        rows = slice(start, min(start + height, n))
-        parts = []
-        for first in range(0, m, width):
-            columns = slice(first, min(first + width, m))
-            if one_set and columns.stop <= rows.start + 1:
-                continue
-            row, column, distance = block(rows, columns)
-            if one_set:
-                once = row < column
-                row, column, distance = row[once], column[once], distance[once]
-            total += len(row)
-            parts.append(_nearest(row, column, distance, most))
-        if parts:
-            found.append(_nearest(*_joined(parts), most))
-    return Near(*_joined(found), total)
-
-
-def _joined(parts: list[Found]) -> Found:
-    return np.concatenate([one[0] for one in parts]), np.concatenate([one[1] for one in parts]), np.concatenate([one[2] for one in parts])
-
-
-def _nearest(row: NDArray[np.int64], column: NDArray[np.int64], distance: NDArray[np.float64], most: int | None) -> Found:
-    """By row, distance and column; of each row the first `most`."""
-    order = np.lexsort((column, distance, row))
-    row, column, distance = row[order], column[order], distance[order]
-    if most is None or not len(row):
-        return row, column, distance
-    begins = np.flatnonzero(np.diff(row, prepend=row[0] - 1))
-    place = np.arange(len(row)) - np.repeat(begins, np.diff(np.append(begins, len(row))))
-    return row[place < most], column[place < most], distance[place < most]
+    return block

@@ -11,7 +11,6 @@ from scipy.spatial import cKDTree
 
 from covis.errors import InvalidInputError
 from covis.images import Images
-from covis.splits import positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +48,9 @@ class SharedPlaces:
 def shared_places(images: Images, other: Images, *, within: float = 25.0) -> SharedPlaces:
     """For each image the nearest of another set: a place in both is not new to who has learnt it.
 
+    Distances lie in the plane where both have `xy`; where one has poses alone, between the cameras' centres in space, since which axis
+    of a pose is the vertical is not known.
+
     Args:
         images: with `xy` or `pose`.
         other: likewise, in the same frame, at least one image.
@@ -62,11 +64,45 @@ def shared_places(images: Images, other: Images, *, within: float = 25.0) -> Sha
     """
     if images.crs != other.crs:
         raise InvalidInputError(f"Places can be compared within one frame; got {images.crs} and {other.crs}.")
-    if not len(other) or not (np.isfinite(within) and within >= 0):
-        raise InvalidInputError(f"The other set must have images and within must be metres from 0; got {len(other)} and {within}.")
-    here, there = positions(images), positions(other)
+    check_within(within)
+    if not len(other):
+        raise InvalidInputError("The other set must have images; it is empty.")
+    both = common_positions(images, other)
+    if both is None:
+        raise InvalidInputError(
+            f"Images must both have xy, or both have poses, for their places to be compared; those of {images.root} have "
+            f"{_has(images)}, those of {other.root} {_has(other)}."
+        )
+    here, there = both
     origin = there.mean(axis=0)  # a northing of millions of metres would cost the tree its last digits
     _, columns = cKDTree(there - origin).query(here - origin)
     columns = np.asarray(columns, dtype=np.int64).reshape(-1)
     gap = here - there[columns]
-    return SharedPlaces(within, np.hypot(gap[:, 0], gap[:, 1]), columns, (images.names, other.names))
+    return SharedPlaces(within, np.linalg.norm(gap, axis=1), columns, (images.names, other.names))
+
+
+def check_within(within: float) -> None:
+    """Refuse what are no metres.
+
+    Raises:
+        InvalidInputError: `within` is negative or not finite.
+    """
+    if not (np.isfinite(within) and within >= 0):
+        raise InvalidInputError(f"within must be metres from 0; got {within}.")
+
+
+def common_positions(images: Images, other: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Positions of both, (n, 2) where both have `xy`, (n, 3) where both have poses; None where they have nothing in common.
+
+    >>> common_positions(Images("r", ["a"], xy=[[0, 0]]), Images("r", ["b"])) is None
+    True
+    """
+    if images.xy is not None and other.xy is not None:
+        return images.xy, other.xy
+    if images.pose is not None and other.pose is not None:
+        return images.pose[:, :3, 3], other.pose[:, :3, 3]
+    return None
+
+
+def _has(images: Images) -> str:
+    return " and ".join(name for name in ("xy", "pose") if getattr(images, name) is not None) or "neither"

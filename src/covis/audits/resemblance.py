@@ -7,11 +7,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from covis.audits.blocks import Found, in_blocks
 from covis.audits.duplicates import MOST, Duplicates
-from covis.audits.hashes import Found, in_blocks
 from covis.descriptors import Descriptors
 from covis.errors import InvalidInputError
 
+BLOCK = (2048, 4096)
+"""Descriptors of both sides that are compared at once: 32 MB of products, so square that the product is what takes long."""
 ROUNDING = 1e-5
 """Of a float32 product of long vectors, generously; candidates are computed again."""
 
@@ -40,16 +42,18 @@ def near_descriptors(
     b = descriptors if other is None else other
     if descriptors.dim != b.dim:
         raise InvalidInputError(f"Descriptors that are compared must have the same dimensions; got {descriptors.dim} and {b.dim}.")
-    if measure not in ("cosine", "l2") or not (np.isfinite(within) and within >= 0):
-        raise InvalidInputError(f"measure must be 'cosine' or 'l2', and within a number from 0; got {measure!r} and {within}.")
+    check_distance(within, measure)
     x, y = _Vectors(descriptors, measure), _Vectors(b, measure)
     # The squared distance of unit vectors is 2 - 2 cosine.
     limit = 2 * within if measure == "cosine" else within**2
 
     def block(rows: slice, columns: slice) -> Found:
-        here, there = x.take(rows), y.take(columns)
-        scale = np.einsum("ij,ij->i", here, here)[:, None] + np.einsum("ij,ij->i", there, there)[None]
-        row, column = np.nonzero(scale - 2 * (here @ there.T) <= limit + ROUNDING * scale)
+        (here, squares), (there, others) = x.take(rows), y.take(columns)
+        apart = here @ there.T  # in one array, since it is the largest
+        apart *= -2
+        apart += (1 - ROUNDING) * squares[:, None]
+        apart += (1 - ROUNDING) * others[None]
+        row, column = np.nonzero(apart <= limit)
         exact = np.empty(len(row))
         for start in range(0, len(row), 4096):
             some = slice(start, start + 4096)
@@ -58,18 +62,31 @@ def near_descriptors(
         row, column, exact = row[near] + rows.start, column[near] + columns.start, exact[near]
         return row, column, exact / 2 if measure == "cosine" else np.sqrt(exact)
 
-    found = in_blocks(len(descriptors), len(b), block, one_set=other is None, most=MOST, size=1_000_000)
+    after = np.arange(len(descriptors)) if other is None else None
+    found = in_blocks(len(descriptors), len(b), block, after=after, most=MOST, shape=BLOCK)
     return Duplicates(
         (descriptors.names, b.names),
         found.rows,
         found.columns,
         ("descriptor",) * len(found.rows),
         found.distances,
+        np.full(len(found.rows), -1, dtype=np.int64),
         {"descriptor": found.total},
+        {"descriptor": (found.counts[0] > 0, found.counts[1] > 0)},
         ({}, {}),
         (0, 0),
         {"within": within, "measure": measure, "model": descriptors.model, "one set": other is None},
     )
+
+
+def check_distance(within: float, measure: str) -> None:
+    """Refuse what is no distance.
+
+    Raises:
+        InvalidInputError: `within` is negative or not finite, or there is no such measure.
+    """
+    if measure not in ("cosine", "l2") or not (np.isfinite(within) and within >= 0):
+        raise InvalidInputError(f"measure must be 'cosine' or 'l2', and within a number from 0; got {measure!r} and {within}.")
 
 
 class _Vectors:
@@ -78,14 +95,22 @@ class _Vectors:
     def __init__(self, descriptors: Descriptors, measure: str) -> None:
         descriptors.check_finite()
         self._vectors, self._unit, self._names = descriptors.vectors, measure == "cosine", descriptors.names
+        self._last: tuple[slice, tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
 
-    def take(self, rows: slice) -> NDArray[np.float32]:
-        """(n, d) float32."""
+    def take(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(n, d) and (n,) float32, vectors and their squared lengths; the block that was asked for last is at hand."""
+        if self._last is None or self._last[0] != rows:
+            self._last = rows, self._prepared(rows)
+        return self._last[1]
+
+    def _prepared(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         vectors = np.asarray(self._vectors[rows], dtype=np.float32)
+        squares = np.einsum("ij,ij->i", vectors, vectors)
         if not self._unit:
-            return vectors
+            return vectors, squares
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if (lengths == 0).any():
             where = self._names[rows.start + int((lengths[:, 0] == 0).argmax())]
             raise InvalidInputError(f"A descriptor must not be 0 for the cosine; that of {where} is. Use the distance l2.")
-        return np.asarray(vectors / lengths)
+        unit = np.asarray(vectors / lengths)
+        return unit, np.einsum("ij,ij->i", unit, unit)

@@ -108,8 +108,7 @@ def label_sanity(
     """
     if labels.query_names != scene.queries.names or labels.database_names != scene.database.names:
         raise InvalidInputError(f"The labels must be of the images of scene {scene.name!r}, in their order; got {labels}. Label again.")
-    if reference not in ("auto", "none", *LABEL_RULES):
-        raise InvalidInputError(f"reference must be auto, none, or one of {', '.join(LABEL_RULES)}; got {reference!r}.")
+    check_reference(reference)
     pairing = Pairing.of(scene.queries, scene.database)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(scene.queries))[:sample])
     bins = _binned(labels, pairing, chosen, threshold, far)
@@ -136,6 +135,16 @@ def label_sanity(
             "rule's parameters": dict(labels.parameters),
         },
     )
+
+
+def check_reference(reference: str) -> None:
+    """Refuse what is no rule.
+
+    Raises:
+        InvalidInputError: there is none of that name.
+    """
+    if reference not in ("auto", "none", *LABEL_RULES):
+        raise InvalidInputError(f"reference must be auto, none, or one of {', '.join(LABEL_RULES)}; got {reference!r}.")
 
 
 def _values(labels: Labels) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from covis.audits.duplicates import KINDS
@@ -10,40 +10,104 @@ from covis.audits.duplicates import KINDS
 Found = Mapping[str, Any]
 
 
-def in_words(section: Found, *, shown: int) -> list[str]:
-    """The lines of one section: its title, counts, and up to `shown` examples of each kind.
+class Talk:
+    """Sections in words, as they are found: what is odd about a table is said once, and sections without a pair become one line.
 
-    >>> in_words({"audit": "facing", "of": "cph", "skipped": "no headings"}, shown=3)
+    >>> talk = Talk(shown=3)
+    >>> talk.lines([{"audit": "facing", "of": "cph", "skipped": "no headings"}])
     ['facing, cph: skipped: no headings']
     """
-    title = f"{section['audit']}, {section['of']}"
-    if "skipped" in section:
-        return [f"{title}: skipped: {section['skipped']}"]
-    lines = _LINES[section["audit"]](section["found"], shown)
-    return [f"{title}: {lines[0]}", *(f"  {line}" for line in lines[1:])]
+
+    def __init__(self, *, shown: int) -> None:
+        self.shown = shown
+        self._said: set[tuple[Any, ...]] = set()
+
+    def lines(self, sections: Sequence[Found]) -> list[str]:
+        """Those of sections that belong together: of one audit, and one scene or pair of scenes."""
+        empty = [section for section in sections if _pairless(section)]
+        if len(empty) < 2:
+            return [line for section in sections for line in self._section(section)]
+        told = [line for section in sections if section not in empty for line in self._section(section)]
+        first, *rest = (section["sides"] for section in empty)
+        sides = [first, *([_short(side, whole) for side, whole in zip(two, first, strict=True)] for two in rest)]
+        told.append(f"{empty[0]['audit']}, {'; '.join(' against '.join(two) for two in sides)}: none is a copy")
+        return told + [f"  {line}" for section in empty for line in self._odd(section)]
+
+    def _section(self, section: Found) -> list[str]:
+        title = f"{section['audit']}, {section['of']}"
+        if "skipped" in section:
+            return [f"{title}: skipped: {section['skipped']}"]
+        lines = _LINES[section["audit"]](section["found"], self.shown)
+        return [f"{title}: {lines[0]}", *(f"  {line}" for line in [*lines[1:], *self._odd(section)])]
+
+    def _odd(self, section: Found) -> list[str]:
+        """Images of either table that could not be compared, unless they were told of before."""
+        if section["audit"] != "copies":
+            return []
+        lines = []
+        names = section.get("sides", ("the first set", "the second set"))
+        for side, bad, flat in zip(names, section["found"]["unreadable"], section["found"]["flat"], strict=True):
+            table = side, *bad.values(), flat  # two data sets may give a scene the same name
+            if table in self._said:
+                continue
+            self._said.add(table)
+            if bad:
+                lines.append(f"unreadable images of {side}: {len(bad):,}")
+                lines += _some([f"{name}: {why}" for name, why in bad.items()], self.shown, len(bad))
+            if flat:
+                lines.append(f"nearly of one colour, and compared by bytes and pixels alone, of {side}: {flat:,}")
+        return lines
+
+
+def summary(sections: Sequence[Found], leaks: int) -> str:
+    """One line about all of them: what leaks, and what was left out.
+
+    >>> summary([{"audit": "facing", "of": "cph", "skipped": "no headings"}, {"audit": "places", "of": "cph", "found": {}}], 2)
+    'in all: 2 leaks; skipped: facing'
+    """
+    skipped = []
+    for audit in dict.fromkeys(section["audit"] for section in sections):
+        states = ["skipped" in section for section in sections if section["audit"] == audit]
+        if any(states):
+            skipped.append(audit if all(states) else f"{audit} ({sum(states)} of {len(states)})")
+    return f"in all: {leaks:,} leak{'s' * (leaks != 1)}; skipped: {', '.join(skipped) or 'nothing'}"
+
+
+def _pairless(section: Found) -> bool:
+    return "sides" in section and not any(section["found"]["pairs"].values())
+
+
+def _short(side: str, first: str) -> str:
+    """Of a side only what is not said yet: its scene is that of the first."""
+    scene, _, name = side.rpartition(" ")
+    return side if scene != first.rpartition(" ")[0] else name
 
 
 def _copies(found: Found, shown: int) -> list[str]:
     total = sum(found["pairs"].values())
     a, b = found["images"]
-    lines = [f"{a:,} against {b:,} images" if not found["parameters"].get("one set") else f"{a:,} images among each other"]
-    lines[0] += f": {total:,} pairs, of {found['in a pair'][0]:,} and {found['in a pair'][1]:,} images" if total else ": none is a copy"
+    if found["parameters"].get("one set"):
+        first, told = f"{a:,} images among each other", f"{_pairs(total)} among {found['in a pair'][0]:,} images"
+    else:
+        first, told = f"{a:,} against {b:,} images", f"{_pairs(total)}, of {found['in a pair'][0]:,} and {found['in a pair'][1]:,} images"
+    lines = [f"{first}: {told if total else 'none is a copy'}"]
     for kind, count in found["pairs"].items():
         if count:
             lines.append(f"{KINDS[kind]}: {_pairs(count)}")
             listed = [one for one in found["list"] if one["kind"] == kind]
-            lines += _some([f"{one['a']} = {one['b']} ({_apart(kind, one['distance'])})" for one in listed], shown, count)
-    for side, bad in zip(("first", "second"), found["unreadable"], strict=True):
-        if bad and not (side == "second" and found["parameters"].get("one set")):
-            lines.append(f"unreadable images of the {side} set: {len(bad):,}")
-            lines += _some([f"{name}: {why}" for name, why in bad.items()], shown, len(bad))
-    if any(found["flat"]):
-        lines.append(f"nearly of one colour, and compared by bytes and pixels alone: {found['flat'][0]:,} and {found['flat'][1]:,}")
+            lines += _some([f"{one['a']} = {one['b']} ({apart(one)})" for one in listed], shown, count)
     return lines
 
 
-def _apart(kind: str, distance: float) -> str:
-    return f"{distance:g} of 64 bits" if kind in ("near", "mirror") else f"{distance:g}" if kind == "descriptor" else kind
+def apart(pair: Found) -> str:
+    """How far the two images of a pair are apart.
+
+    >>> apart({"kind": "near", "distance": 3.0, "fine": 12})
+    '3 of 64 and 12 of 256 bits'
+    """
+    if pair["kind"] in ("near", "mirror"):
+        return f"{pair['distance']:g} of 64 and {pair['fine']} of 256 bits"
+    return f"{pair['distance']:g}" if pair["kind"] == "descriptor" else str(pair["kind"])
 
 
 def _places(found: Found, shown: int) -> list[str]:
@@ -62,7 +126,7 @@ def _facing(found: Found, shown: int) -> list[str]:
     ]
     if found["unknown"]:
         lines.append(f"{found['unknown']:,} cannot be told: a heading is not known")
-    lines += _some([f"{one['query']} (at least {one['smallest turn']:.0f} degrees)" for one in found["list"]], shown, found["away"])
+    lines += _some([f"{one['query']} (at least {one['smallest turn']:.1f} degrees)" for one in found["list"]], shown, found["away"])
     if "similarity 0" in found:
         nothing = found["similarity 0"]
         lines.append(f"{_share(nothing['queries'], found['answerable'])} have only positives of similarity 0 in the labels")

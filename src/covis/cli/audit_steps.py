@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from covis.cli.shell import say
-from covis.errors import DamagedFileError, MissingFileError
+from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 ALONE = "no other set was given (--against, --against-split)"
 ON_SHEET = 24
 """Pairs that are drawn."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One table of one scene, as it is called."""
+
+    scene: Scene
+    side: str
+    images: Images
+
+    def __str__(self) -> str:
+        return f"{_said(self.scene)} {self.side}"
 
 
 @dataclass
@@ -33,9 +45,11 @@ class Audit:
         files: "cache", "labels", "descriptors", "against" (its descriptors) and "work".
         model: what `open_model` takes.
         opening: how it is opened.
+        tell: is called with the sections that belong together, as soon as they are found.
         sections: what was found, a section an audit and scene.
         leaks: pairs that leak, and models that depend on their batch.
-        suspects: how suspect, and a pair of files with a caption.
+        suspects: the worst so far: how suspect, and a pair of files with a caption.
+        suspected: how many pairs could be drawn.
     """
 
     scenes: Sequence[Scene]
@@ -44,10 +58,43 @@ class Audit:
     files: dict[str, Path | None]
     model: str | None
     opening: dict[str, Any]
+    tell: Callable[[Sequence[dict[str, Any]]], None] = lambda _: None
     sections: list[dict[str, Any]] = field(default_factory=list)
     leaks: int = 0
     suspects: list[tuple[tuple[int, float], tuple[Path, Path, str]]] = field(default_factory=list)
-    _describer: Any = None
+    suspected: int = 0
+    _told: int = 0
+    _ready: dict[str, Any] = field(default_factory=dict)
+    _compared: dict[tuple[str, frozenset[Any]], str] = field(default_factory=dict)
+
+    def prepare(self, wanted: Sequence[str]) -> None:
+        """Open and check all that is given, before any image is read."""
+        from covis.audits.duplicates import check_bits
+        from covis.audits.facing import check_rule
+        from covis.audits.places import check_within
+        from covis.audits.resemblance import check_distance
+        from covis.audits.sanity import check_reference
+        from covis.protocols import protocol
+
+        given = self.settings
+        check_bits(given["hamming"], given["fine"])
+        check_within(given["within"])
+        check_reference(given["reference"])
+        if given["alike"] is not None:
+            check_distance(given["alike"], given["measure"])
+        if given["sample"] < 2:
+            raise InvalidInputError(f"--sample must be at least 2 images, which are compared; got {given['sample']}.")
+        self._ready["rule"] = protocol(given["protocol"])
+        check_rule(self._ready["rule"], given["heading"])
+        if {"facing", "labels"} & set(wanted):
+            self._graded()
+        compared = "descriptors" in wanted and given["alike"] is not None
+        if self.model is not None and (compared or "batches" in wanted):
+            self._opened()
+        if self.model is None and compared:
+            for name, scenes in (("descriptors", self.scenes), ("against", self.other)):
+                if self.files[name] is not None:
+                    self._described(scenes or (), name)
 
     def run(self, wanted: Sequence[str]) -> None:
         """Do the audits of these names."""
@@ -61,6 +108,7 @@ class Audit:
         }
         for name in wanted:
             audits[name]()
+            self._tell()
 
     def draw(self, sheet: Path | None) -> Path | None:
         """The sheet of suspect pairs, if it is asked for and there are any."""
@@ -71,30 +119,52 @@ class Audit:
         if not self.suspects:
             say(f"{sheet} is not drawn: no pair of images is suspect")
             return None
-        worst = [pair for _, pair in sorted(self.suspects, key=lambda one: one[0])[:ON_SHEET]]
-        return suspect_sheet(worst, sheet, title=f"Suspected copies: {len(worst)} of {len(self.suspects)} pairs")
+        worst = [pair for _, pair in self.suspects]
+        return suspect_sheet(worst, sheet, title=f"Suspected copies: {len(worst)} of {self.suspected:,} pairs")
 
-    def _add(self, audit: str, of: str, found: Any) -> None:
-        self.sections.append({"audit": audit, "of": of, "found": found.as_dict()})
+    def _tell(self) -> None:
+        """Hand on what was found since the last time."""
+        new, self._told = self.sections[self._told :], len(self.sections)
+        if new:
+            self.tell(new)
+
+    def _add(self, audit: str, of: str, found: Any, **more: Any) -> None:
+        self.sections.append({"audit": audit, "of": of, **more, "found": found.as_dict()})
 
     def _skip(self, audit: str, of: str, reason: str) -> None:
         self.sections.append({"audit": audit, "of": of, "skipped": reason})
 
-    def _add_pairs(self, audit: str, of: str, found: Duplicates, sides: tuple[Images, Images], *, leak: bool = True) -> None:
+    def _add_pairs(self, audit: str, of: str, found: Duplicates, sides: tuple[Side, Side], *, leak: bool = True) -> None:
         from covis.audits.duplicates import KINDS
+        from covis.audits.words import apart
 
-        self._add(audit, of, found)
+        self._add(audit, of, found, sides=[str(side) for side in sides])
         self.leaks += sum(found.total.values()) if leak else 0
-        roots = [side.root for side in sides]
+        roots = [side.images.root for side in sides]
         for one in found.pairs():
             if one["kind"] != "file":  # nothing is to be seen in one picture twice
                 order = list(KINDS).index(one["kind"]), one["distance"]
-                self.suspects.append((order, (roots[0] / one["a"], roots[1] / one["b"], f"{one['kind']}, {one['distance']:g}")))
+                self.suspects.append((order, (roots[0] / one["a"], roots[1] / one["b"], f"{one['kind']}: {apart(one)}")))
+                self.suspected += 1
+        self.suspects = sorted(self.suspects, key=lambda one: one[0])[:ON_SHEET]
+
+    def _compare(self, audit: str, of: str, sides: tuple[Side, Side], compare: Callable[..., Duplicates], *, own: bool = False) -> None:
+        """Hold two tables against each other; the same files on both sides are one set, and nothing is compared twice."""
+        a, b = sides
+        files = audit, frozenset((_files(a.images), _files(b.images)))
+        if files in self._compared:
+            return self._skip(audit, of, f"the same files as {self._compared[files]}")
+        self._compared[files] = of
+        if len(files[1]) == 1:
+            return self._add_pairs(audit, of, compare(a, None), (a, a), leak=False)
+        found = compare(a, b)
+        return self._add_pairs(audit, of, found.without("file") if own else found, sides)
 
     def _copies(self) -> None:
         from covis.audits import fingerprints, near_duplicates
 
-        known: dict[tuple[Path, tuple[str, ...]], Fingerprints] = {}
+        known: dict[Any, Fingerprints] = {}
+        how = {key: self.settings[key] for key in ("hamming", "fine", "mirrored")}
 
         def prints(images: Images) -> Fingerprints:
             key = images.root, images.names
@@ -102,26 +172,25 @@ class Audit:
                 known[key] = fingerprints(images, cache=self.files["cache"], progress=True)
             return known[key]
 
-        how = {key: self.settings[key] for key in ("hamming", "fine", "mirrored")}
+        def compare(a: Side, b: Side | None) -> Duplicates:
+            return near_duplicates(prints(a.images), None if b is None else prints(b.images), **how)
+
         for scene in self.scenes:
-            if scene.training:
-                found = near_duplicates(prints(scene.database), **how)
-                self._add_pairs("copies", _said(scene), found, (scene.database, scene.database), leak=False)
-            else:
-                found = near_duplicates(prints(scene.queries), prints(scene.database), **how).without("file")
-                self._add_pairs("copies", f"{_said(scene)}, queries against database", found, (scene.queries, scene.database))
+            self._compare("copies", *_within(scene), compare, own=True)
+            self._tell()
         if self.other is None:
             self._skip("copies", "training against test", ALONE)
-        for of, here, there in self._facing_sides():
-            self._add_pairs("copies", of, near_duplicates(prints(here), prints(there), **how), (here, there))
+        for of, sides in self._facing_sides():
+            self._compare("copies", of, sides, compare)
 
-    def _facing_sides(self) -> Iterator[tuple[str, Images, Images]]:
-        """Each side of each scene with each of the other set's."""
+    def _facing_sides(self) -> Iterator[tuple[str, tuple[Side, Side]]]:
+        """Each side of each scene with each of the other set's; what is found is told a pair of scenes at once."""
         for scene in self.scenes:
             for beside in self.other or ():
-                for side in _sides(scene):
-                    for facing in _sides(beside):
-                        yield f"{_said(scene)} {side} against {_said(beside)} {facing}", getattr(scene, side), getattr(beside, facing)
+                for here in _sides(scene):
+                    for there in _sides(beside):
+                        yield f"{here} against {there}", (here, there)
+                self._tell()
 
     def _descriptors(self) -> None:
         from covis.audits import near_descriptors
@@ -131,70 +200,71 @@ class Audit:
         if self.settings["alike"] is None:
             said = "--alike was not given: the distance of copies differs from model to model (docs/audit.md)"
             return self._skip("descriptors", "all scenes", said)
-        how = {"within": self.settings["alike"], "measure": self.settings["measure"]}
-        mine = self._described(self.scenes, self.files["descriptors"])
+        vectors = dict(self._described(self.scenes, "descriptors"))
+
+        def compare(a: Side, b: Side | None) -> Duplicates:
+            there = None if b is None else vectors[id(b.images)]
+            return near_descriptors(vectors[id(a.images)], there, within=self.settings["alike"], measure=self.settings["measure"])
+
         for scene in self.scenes:
-            queries, database = scene.queries, scene.database
-            if scene.training:
-                self._add_pairs("descriptors", _said(scene), near_descriptors(mine[id(database)], **how), (database, database), leak=False)
-            elif (queries.same_files(database) >= 0).any():
+            of, sides = _within(scene)
+            if not scene.training and (scene.queries.same_files(scene.database) >= 0).any():
                 self._skip("descriptors", _said(scene), "queries stand in the database too, and are nearest to themselves")
             else:
-                found = near_descriptors(mine[id(queries)], mine[id(database)], **how)
-                self._add_pairs("descriptors", f"{_said(scene)}, queries against database", found, (queries, database))
+                self._compare("descriptors", of, sides, compare)
+            self._tell()
         if self.other is not None and self.model is None and self.files["against"] is None:
             return self._skip("descriptors", "training against test", "--against-descriptors was not given")
-        theirs = self._described(self.other or (), self.files["against"])
-        for of, here, there in self._facing_sides():
-            self._add_pairs("descriptors", of, near_descriptors(mine[id(here)], theirs[id(there)], **how), (here, there))
+        vectors |= self._described(self.other or (), "against")
+        for of, two in self._facing_sides():
+            self._compare("descriptors", of, two, compare)
         return None
 
-    def _described(self, scenes: Sequence[Scene], given: Path | None) -> dict[int, Any]:
+    def _described(self, scenes: Sequence[Scene], name: str) -> dict[int, Any]:
         """Descriptors by the table whose images they are of."""
         if not scenes:
             return {}
-        if self.model is None:
-            from covis.vector_files import read_vectors
+        if name not in self._ready:
+            if self.model is None:
+                from covis.vector_files import read_vectors
 
-            described = list(read_vectors(given or "", scenes))
-        else:
-            from covis.searching import describe_scenes
+                described = list(read_vectors(self.files[name] or "", scenes))
+            else:
+                from covis.searching import describe_scenes
 
-            described = describe_scenes(
-                self._opened(), scenes, work=self.files["work"] or "audit.work", damaged="skip", say=say, progress=True
-            )
-        pairs = zip(scenes, described, strict=True)
-        return {id(images): one for scene, two in pairs for images, one in zip((scene.queries, scene.database), two, strict=True)}
+                work = self.files["work"] or "audit.work"
+                described = describe_scenes(self._opened(), scenes, work=work, damaged="skip", say=say, progress=True)
+            pairs = zip(scenes, described, strict=True)
+            self._ready[name] = {
+                id(images): one for scene, two in pairs for images, one in zip((scene.queries, scene.database), two, strict=True)
+            }
+        found: dict[int, Any] = self._ready[name]
+        return found
 
     def _opened(self) -> Any:
-        if self._describer is None:
+        if "model" not in self._ready:
             from covis.cli.describing import opened
 
-            self._describer = opened(self.model or "", count=sum(len(scene.database) for scene in self.scenes), **self.opening)
-        return self._describer
+            self._ready["model"] = opened(self.model or "", count=sum(len(scene.database) for scene in self.scenes), **self.opening)
+        return self._ready["model"]
 
     def _places(self) -> None:
         from covis.audits import shared_places
 
         if self.other is None:
             return self._skip("places", "training against test", ALONE)
-        for scene in self.scenes:
-            for beside in self.other:
-                of = f"{_said(scene)} against {_said(beside)}"
-                if reason := _no_common_frame(scene, beside):
-                    self._skip("places", of, reason)
-                    continue
-                for side in _sides(scene):
-                    found = shared_places(getattr(scene, side), beside.database, within=self.settings["within"])
-                    self._add("places", f"{_said(scene)} {side} against {_said(beside)} database", found)
+        for of, (here, there) in self._facing_sides():
+            if reason := _no_common_frame(here, there):
+                self._skip("places", of, reason)
+            else:
+                self._add("places", of, shared_places(here.images, there.images, within=self.settings["within"]))
         return None
 
     def _facing(self) -> None:
         from covis.audits import facing_away
         from covis.audits.views import Pairing
-        from covis.protocols import protocol
 
-        rule = protocol(self.settings["protocol"])
+        rule = self._ready["rule"]
         for scene, label in zip(self.scenes, self._graded(), strict=True):
             if not Pairing.of(scene.queries, scene.database).turned:
                 self._skip("facing", _said(scene), "the images have neither headings nor poses")
@@ -204,12 +274,16 @@ class Audit:
                 self._skip("facing", _said(scene), f"the protocol {rule.name} needs --labels")
             else:
                 self._add("facing", _said(scene), facing_away(scene, rule, heading=self.settings["heading"], labels=label))
+            self._tell()
 
     def _graded(self) -> Sequence[Any]:
         from covis.datasets.label_files import load_labels
 
-        given = self.files["labels"]
-        return [None] * len(self.scenes) if given is None else load_labels(given, self.scenes)
+        if "labels" not in self._ready:
+            given = self.files["labels"]
+            self._ready["labels"] = [None] * len(self.scenes) if given is None else load_labels(given, self.scenes)
+        found: Sequence[Any] = self._ready["labels"]
+        return found
 
     def _labels(self) -> None:
         from covis.audits import label_sanity
@@ -218,6 +292,7 @@ class Audit:
             return self._skip("labels", "all scenes", "--labels was not given (covis label makes them)")
         for scene, label in zip(self.scenes, self._graded(), strict=True):
             self._add("labels", _said(scene), label_sanity(label, scene, reference=self.settings["reference"]))
+            self._tell()
         return None
 
     def _batches(self) -> None:
@@ -247,19 +322,33 @@ def _said(scene: Scene) -> str:
     return f"{scene.name} ({scene.split})"
 
 
-def _sides(scene: Scene) -> tuple[str, ...]:
-    return ("database",) if scene.training else ("queries", "database")
+def _sides(scene: Scene) -> tuple[Side, ...]:
+    return tuple(Side(scene, side, getattr(scene, side)) for side in (("database",) if scene.training else ("queries", "database")))
 
 
-def _no_common_frame(scene: Scene, beside: Scene) -> str | None:
-    """Why the positions of two scenes cannot be compared; None where they can."""
-    tables = (scene.queries, scene.database, beside.database)
-    if any(images.xy is None for images in tables) and any(images.pose is None for images in tables):
+def _within(scene: Scene) -> tuple[str, tuple[Side, Side]]:
+    """What a scene is called that is held against itself, and its two sides."""
+    sides = _sides(scene)
+    return (_said(scene), (sides[0], sides[0])) if scene.training else (f"{_said(scene)}, queries against database", (sides[0], sides[1]))
+
+
+def _files(images: Images) -> tuple[str, frozenset[str]]:
+    """What two tables have in common that are of the same files."""
+    return images.root.absolute().as_posix(), frozenset(images.names)
+
+
+def _no_common_frame(here: Side, there: Side) -> str | None:
+    """Why the positions of two tables cannot be compared, or need not be; None where they can."""
+    from covis.audits.places import common_positions
+
+    if _files(here.images) == _files(there.images):
+        return "the same files on both sides"
+    if common_positions(here.images, there.images) is None:
         return "positions are lacking"
-    if not len(beside.database):
+    if not len(there.images):
         return "the other set is empty"
-    if scene.database.crs != beside.database.crs:
-        return f"the frames differ: {scene.database.crs} and {beside.database.crs}"
-    if scene.database.crs is None and scene.name != beside.name:
+    if here.images.crs != there.images.crs:
+        return f"the frames differ: {here.images.crs} and {there.images.crs}"
+    if here.images.crs is None and here.scene.name != there.scene.name:
         return "the frames are not known (crs), and the scenes have different names"
     return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from covis.cli.audit_steps import Audit
-from covis.cli.describing import Device, Engine, ModelOption, Scenes, chosen_scenes
-from covis.cli.shell import AsJson, Data, Layout, Overwrite, Read, Split, app, print_json, print_paths, read_scenes
+from covis.cli.describing import Device, Engine, ModelOption, chosen_scenes
+from covis.cli.shell import AsJson, Data, Layout, Overwrite, Read, Split, app, print_json, print_paths, read_scenes, say
 from covis.errors import InvalidInputError
 
 FORMAT, VERSION = "covis-audit", 1
@@ -22,7 +23,9 @@ def audit_command(
     layout: Layout = "auto",
     split: Split = "test",
     read: Read = None,
-    scenes: Scenes = "*",
+    scenes: Annotated[
+        str, typer.Option("--scenes", help="Shell patterns of DATA's scenes, with commas, ! leaves out; the other set is taken whole.")
+    ] = "*",
     only: Annotated[str, typer.Option(help="Audits, with commas: copies, descriptors, places, facing, labels, batches.")] = "all",
     against: Annotated[
         Path | None, typer.Option(help="Another set, such as what a model was trained on.", rich_help_panel=OTHER, show_default=False)
@@ -79,16 +82,15 @@ def audit_command(
 
     Without options it does what it has data for, and says what it left out and why.
     """
-    from covis.audits.words import AUDITS, in_words
+    from covis.audits.words import Talk, summary
     from covis.config import parse_options
     from covis.files import check_absent, write_json
 
     for path in (out, sheet):
         if path is not None:
             check_absent(path, overwrite=overwrite)
-    wanted = AUDITS if only == "all" else tuple(part.strip() for part in only.split(","))
-    if unknown := [name for name in wanted if name not in AUDITS]:
-        raise InvalidInputError(f"--only must name audits of {', '.join(AUDITS)}; got {', '.join(unknown)}.")
+    wanted = _wanted(only, shown=shown)
+    _check_together(against, against_split, against_layout, {"--against-read": against_read, "--against-descriptors": against_descriptors})
     if model is not None and descriptors is not None:
         raise InvalidInputError("Either --model or --descriptors must be given, not both: the first describes, the second was described.")
     found = chosen_scenes(read_scenes(data, layout, split, read), scenes)
@@ -97,6 +99,7 @@ def audit_command(
         beside, form = (data, layout) if against is None else (against, against_layout)
         options = (read if against is None else None) if against_read is None else against_read
         other = read_scenes(beside, form, against_split or split, options)
+    talk = Talk(shown=shown)
     audit = Audit(
         found,
         other,
@@ -115,8 +118,9 @@ def audit_command(
         files={"cache": cache, "labels": labels, "descriptors": descriptors, "against": against_descriptors, "work": work},
         model=model,
         opening={"engine": engine, "device": device, "options": parse_options(model_option or ())},
+        tell=lambda sections: None if as_json else typer.echo("\n".join(talk.lines(sections))),
     )
-    audit.run(wanted)
+    audit.prepare(wanted)
     report = {
         "format": FORMAT,
         "version": VERSION,
@@ -124,14 +128,21 @@ def audit_command(
         "split": split,
         "against": None if other is None else {"data": str(against or data), "split": against_split or split},
         "settings": audit.settings,
-        "leaks": audit.leaks,
+        "stopped": None,
         "sections": audit.sections,
     }
+    try:
+        audit.run(wanted)
+    except BaseException as error:
+        if out is not None and audit.sections:  # what was found took long
+            write_json(out, {**report, "leaks": audit.leaks, "stopped": str(error) or type(error).__name__})
+            say(f"{out} holds what was found until then")
+        raise
+    report["leaks"] = audit.leaks
     if as_json:
         print_json({**report, "sections": _shortened(audit.sections, shown)})
     else:
-        for section in audit.sections:
-            typer.echo("\n".join(in_words(section, shown=shown)))
+        typer.echo(summary(audit.sections, audit.leaks))
     if out is not None:
         write_json(out, report)
     drawn = audit.draw(sheet)
@@ -139,6 +150,27 @@ def audit_command(
         print_paths(out, drawn)
     if strict and audit.leaks:
         raise typer.Exit(1)
+
+
+def _wanted(only: str, *, shown: int) -> tuple[str, ...]:
+    """The audits that are asked for, each once."""
+    from covis.audits.words import AUDITS
+
+    if shown < 0:
+        raise InvalidInputError(f"--shown must be a number of examples from 0; got {shown}.")
+    wanted = AUDITS if only == "all" else tuple(dict.fromkeys(part.strip() for part in only.split(",")))
+    if unknown := [name for name in wanted if name not in AUDITS]:
+        raise InvalidInputError(f"--only must name audits of {', '.join(AUDITS)}; got {', '.join(unknown)}.")
+    return wanted
+
+
+def _check_together(against: Path | None, split: str | None, layout: str, more: Mapping[str, Any]) -> None:
+    """Refuse options of another set where there is none."""
+    if against is None and layout != "auto":
+        raise InvalidInputError(f"--against-layout must stand beside --against, whose layout it is; got {layout!r} alone.")
+    alone = [name for name, value in more.items() if value is not None]
+    if against is None and split is None and alone:
+        raise InvalidInputError(f"{alone[0]} must stand beside --against or --against-split: it is of another set, and none is given.")
 
 
 def _shortened(sections: list[dict[str, Any]], shown: int) -> list[dict[str, Any]]:
