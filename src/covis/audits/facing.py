@@ -29,7 +29,7 @@ class FacingAway:
         answerable: (q,) bool: is asked and has a positive.
         asked: how many queries are asked.
         turn: (q,) degrees, the smallest between the query and a positive; NaN without a positive, or where none is known.
-        away: (q,) bool: every positive is known to look more than `heading` degrees elsewhere.
+        away: (q,) bool: every positive is known to look more than `heading` degrees away.
         unknown: (q,) bool: answerable, no positive is known to look the same way, and of some nobody knows.
         positives: pairs that are positives, and those that are away.
         distance: (q,) metres to the nearest positive; NaN where unknown.
@@ -84,7 +84,7 @@ class FacingAway:
 
 
 def facing_away(scene: Scene, protocol: str | Protocol = "radius/25", *, heading: float = 90.0, labels: Labels | None = None) -> FacingAway:
-    """Find the queries all of whose positives look more than `heading` degrees elsewhere.
+    """Find the queries all of whose positives look more than `heading` degrees away.
 
     A protocol by distance calls a database image correct that looks the other way: it shows the other side of the street. A query
     that has only such positives is in the denominator, and nothing that it shows is in them. With labels the queries are found too

@@ -121,7 +121,7 @@ def _facing(found: Found, shown: int) -> list[str]:
     pairs = found["positives"]
     lines = [
         f"under {found['protocol']} {found['asked']:,} queries are asked and {found['answerable']:,} have a positive; "
-        f"{_share(found['away'], found['answerable'])} have only positives that look more than {found['heading']:g} degrees elsewhere",
+        f"{_share(found['away'], found['answerable'])} have only positives that look more than {found['heading']:g} degrees away",
         f"of the {_pairs(pairs['pairs'])} that count as positive, {_share(pairs['away'], pairs['pairs'])} look elsewhere",
     ]
     if found["unknown"]:
