@@ -144,7 +144,7 @@ class Audit:
         for one in found.pairs():
             if one["kind"] != "file":  # nothing is to be seen in one picture twice
                 order = list(KINDS).index(one["kind"]), one["distance"]
-                self.suspects.append((order, (roots[0] / one["a"], roots[1] / one["b"], f"{one['kind']}: {apart(one)}")))
+                self.suspects.append((order, (roots[0] / one["a"], roots[1] / one["b"], _caption(one["kind"], apart(one)))))
                 self.suspected += 1
         self.suspects = sorted(self.suspects, key=lambda one: one[0])[:ON_SHEET]
 
@@ -330,6 +330,10 @@ def _within(scene: Scene) -> tuple[str, tuple[Side, Side]]:
     """What a scene is called that is held against itself, and its two sides."""
     sides = _sides(scene)
     return (_said(scene), (sides[0], sides[0])) if scene.training else (f"{_said(scene)}, queries against database", (sides[0], sides[1]))
+
+
+def _caption(kind: str, measure: str) -> str:
+    return kind if measure == kind else f"{kind}: {measure}"
 
 
 def _files(images: Images) -> tuple[str, frozenset[str]]:

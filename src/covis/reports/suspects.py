@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from covis.errors import InvalidInputError
 from covis.rasters import read_picture, write_image
@@ -50,8 +50,7 @@ def suspect_sheet(
     for number, (first, second, caption) in enumerate(pairs):
         left, top = GAP + number % columns * cell[0], HEAD + number // columns * cell[1]
         for place, path in enumerate((first, second)):
-            picture = read_picture(path)
-            picture.thumbnail((width, height), Image.Resampling.LANCZOS)
+            picture = ImageOps.contain(read_picture(path), (width, height), Image.Resampling.LANCZOS)  # small ones grow too
             corner = (left + place * (width + GAP), top)
             sheet.paste(picture, corner)
             draw.text((corner[0], top + height + 3), _shortened(Path(path).name, width), INK, font=font)
