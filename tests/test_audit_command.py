@@ -335,3 +335,21 @@ def test_captions_tell_both_hashes(data: Path) -> None:
     steps.run(["copies"])
     ((_, (_, _, caption)),) = steps.suspects
     assert re.fullmatch(r"near: \d of 64 and \d+ of 256 bits", caption)
+
+
+def test_what_is_read_is_never_written_over(data: Path, tmp_path: Path) -> None:
+    """Neither the data, nor the other set, nor the cache; and two outputs are two files."""
+    root, other, cache = data / "test" / "street", data / "train" / "street", tmp_path / "kept.npz"
+    audit(root, "--only", "copies", "--cache", cache)
+    before = {path: path.read_bytes() for path in (*root.rglob("*"), *other.rglob("*"), cache) if path.is_file()}
+    for arguments, said in (
+        (("--out", root / "database.csv"), "must not be DATA nor lie in it"),
+        (("--sheet", root / "new.png"), "must not be DATA nor lie in it"),
+        (("--against", other, "--against-split", "train", "--out", other / "x.json"), "must not be --against nor lie in it"),
+        (("--out", cache, "--cache", cache), "must not be --cache"),
+        (("--out", tmp_path / "x", "--sheet", tmp_path / "x"), "must be different files"),
+    ):
+        result = CliRunner().invoke(app, ["audit", str(root), "--only", "copies", "--overwrite", *map(str, arguments)])
+        assert isinstance(result.exception, InvalidInputError)
+        assert said in str(result.exception)
+    assert before == {path: path.read_bytes() for path in before}

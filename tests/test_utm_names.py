@@ -410,5 +410,7 @@ def test_a_named_benchmark_has_its_sizes(tmp_path):
         read_utm(tmp_path, dataset="pitts30k", sizes="warn")
     (scene,) = read_utm(tmp_path, dataset="pitts30k", sizes="ignore")
     assert (len(scene.queries), len(scene.database)) == (1, 2)
+    with pytest.warns(CovisWarning, match="no size of the test split of eynsham is known; nothing is asserted"):
+        read_utm(tmp_path, dataset="eynsham")
     with pytest.raises(UnknownNameError, match="Did you mean 'pitts30k'"):
         read_utm(tmp_path, dataset="pits30k")

@@ -111,7 +111,7 @@ def label_sanity(
     check_reference(reference)
     pairing = Pairing.of(scene.queries, scene.database)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(scene.queries))[:sample])
-    bins = _binned(labels, pairing, chosen, threshold, far)
+    bins = _binned(labels, pairing, chosen, threshold=threshold, far=far)
     summary = labels.summary(threshold)
     wrong = _contradictions(
         labels, scene, pairing, {"threshold": threshold, "far": far, "opposite": opposite, "near": near, "aligned": aligned}
@@ -163,7 +163,7 @@ def _values(labels: Labels) -> dict[str, Any]:
 
 
 def _binned(
-    labels: Labels, pairing: Pairing, rows: NDArray[np.int64], threshold: float, far: float
+    labels: Labels, pairing: Pairing, rows: NDArray[np.int64], *, threshold: float, far: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Similarity by distance, and of pairs up to `far` metres by turn; over all pairs of these queries."""
     columns = np.arange(labels.matrix.shape[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ import typer
 
 from covis.cli.audit_steps import Audit
 from covis.cli.describing import Device, Engine, ModelOption, chosen_scenes
-from covis.cli.shell import AsJson, Data, Layout, Overwrite, Read, Split, app, print_json, print_paths, read_scenes, say
+from covis.cli.shell import AsJson, Data, Layout, Overwrite, Read, Split, app, check_outputs, print_json, print_paths, read_scenes, say
 from covis.errors import InvalidInputError
 
 FORMAT, VERSION = "covis-audit", 1
@@ -84,11 +84,13 @@ def audit_command(
     """
     from covis.audits.words import Talk, summary
     from covis.config import parse_options
-    from covis.files import check_absent, write_json
 
-    for path in (out, sheet):
-        if path is not None:
-            check_absent(path, overwrite=overwrite)
+    files = {"cache": cache, "labels": labels, "descriptors": descriptors, "against": against_descriptors, "work": work}
+    kept = {"DATA": data, "--against": against, "--against-descriptors": against_descriptors} | {
+        f"--{name}": path for name, path in files.items() if name != "against"
+    }
+    read_from = [(name, path) for name, path in kept.items() if path is not None]
+    check_outputs([path for path in (out, sheet) if path is not None], read_from, overwrite=overwrite)
     wanted = _wanted(only, shown=shown)
     _check_together(against, against_split, against_layout, {"--against-read": against_read, "--against-descriptors": against_descriptors})
     if model is not None and descriptors is not None:
@@ -115,7 +117,7 @@ def audit_command(
             "measure": measure,
             "sample": sample,
         },
-        files={"cache": cache, "labels": labels, "descriptors": descriptors, "against": against_descriptors, "work": work},
+        files=files,
         model=model,
         opening={"engine": engine, "device": device, "options": parse_options(model_option or ())},
         tell=lambda sections: None if as_json else typer.echo("\n".join(talk.lines(sections))),
@@ -131,25 +133,32 @@ def audit_command(
         "stopped": None,
         "sections": audit.sections,
     }
-    try:
-        audit.run(wanted)
-    except BaseException as error:
-        if out is not None and audit.sections:  # what was found took long
-            write_json(out, {**report, "leaks": audit.leaks, "stopped": str(error) or type(error).__name__})
-            say(f"{out} holds what was found until then")
-        raise
-    report["leaks"] = audit.leaks
+    _run(audit, wanted, report, out=out)
     if as_json:
         print_json({**report, "sections": _shortened(audit.sections, shown)})
     else:
         typer.echo(summary(audit.sections, audit.leaks))
-    if out is not None:
-        write_json(out, report)
     drawn = audit.draw(sheet)
     if not as_json:
         print_paths(out, drawn)
     if strict and audit.leaks:
         raise typer.Exit(1)
+
+
+def _run(audit: Audit, wanted: Sequence[str], report: dict[str, Any], *, out: Path | None) -> None:
+    """Run the audits and write the report, also where one of them fails: what was found until then took long."""
+    from covis.files import write_json
+
+    try:
+        audit.run(wanted)
+    except BaseException as error:
+        if out is not None and audit.sections:
+            write_json(out, {**report, "leaks": audit.leaks, "stopped": str(error) or type(error).__name__})
+            say(f"{out} holds what was found until then")
+        raise
+    report["leaks"] = audit.leaks
+    if out is not None:
+        write_json(out, report)
 
 
 def _wanted(only: str, *, shown: int) -> tuple[str, ...]:

@@ -92,18 +92,18 @@ def ranked(
     if source == "predictions" or (source == "rankings" and path.suffix == ".txt"):
         return Predictions.read(path), None, {**made, "versions": _versions()}
     if source == "rankings" and path.suffix != ".npz" and (path.suffix == ".npy" or not path.exists()):
-        rankings, more = _of_gcl(path, scenes, labels, rule, choices)
+        rankings, more = _of_gcl(path, scenes, labels, rule=rule, choices=choices)
         return rankings, None, {**made, **more, "versions": _versions()}
     if source == "rankings":
         files = [path] if path.is_file() else [path / f"{scene.name}.npz" for scene in scenes]
         return [Rankings.load(file) for file in files], None, {**made, "versions": _versions()}
     described, more = _described(scenes, labels, rule, choices)
-    found, searched = _searched(scenes, labels, rule, choices, described)
+    found, searched = _searched(scenes, labels, rule=rule, choices=choices, described=described)
     return found, described, {**made, **more, **searched, "versions": _versions("faiss", *(("torch",) if source == "model" else ()))}
 
 
 def _of_gcl(
-    path: Path, scenes: Sequence[Any], labels: Sequence[Any] | None, rule: Any, choices: Choices
+    path: Path, scenes: Sequence[Any], labels: Sequence[Any] | None, *, rule: Any, choices: Choices
 ) -> tuple[list[Any], dict[str, Any]]:
     """Rankings of GCL's reference, `_predictions.npy` or `_distances.npy`, as deep as the protocol asks; and of distances their AP."""
     from covis.datasets.gcl.distances import read_distances, stored_precision
@@ -183,7 +183,7 @@ def _whitening(given: Any, databases: Sequence[Any], choices: Choices) -> Any:
 
 
 def _searched(
-    scenes: Sequence[Any], labels: Sequence[Any] | None, rule: Any, choices: Choices, described: Sequence[Any]
+    scenes: Sequence[Any], labels: Sequence[Any] | None, *, rule: Any, choices: Choices, described: Sequence[Any]
 ) -> tuple[list[Any], dict[str, Any]]:
     from covis.searching import search_scenes
 

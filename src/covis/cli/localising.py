@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -13,7 +12,7 @@ import typer
 
 from covis.cli.data import convert
 from covis.cli.describing import Scenes, chosen_scenes
-from covis.cli.shell import AsJson, Data, Layout, Overwrite, Read, Split, app, print_json, print_paths, read_scenes, say
+from covis.cli.shell import AsJson, Data, Layout, Overwrite, Read, Split, app, check_outputs, print_json, print_paths, read_scenes, say
 from covis.errors import InvalidInputError, MissingFileError
 
 
@@ -79,7 +78,8 @@ def localise_command(
     scenes = chosen_scenes(read_scenes(data, layout, split, read), patterns)
     text = None if submission is None else _beside(out)
     files = _pose_files(out, scenes)
-    _check_outputs([path for path in (*files, text, scores) if path is not None], out, _read(data, given, scenes), overwrite=overwrite)
+    outputs = [path for path in (*files, text, scores) if path is not None]
+    check_outputs(outputs, _read(data, given, scenes), overwrite=overwrite, folder=out)
     if submission is not None:
         name_lines([scene.queries.names for scene in scenes], style=submission, repeated=repeated)
     without = [scene.name for scene in scenes if scene.queries.pose is None]
@@ -162,30 +162,6 @@ def _read(data: Path, given: dict[str, Path], scenes: Sequence[Any]) -> list[tup
         for scene in scenes
     ]
     return [("DATA", data), *((f"--{name}", path) for name, path in given.items()), *files]
-
-
-def _check_outputs(outputs: Sequence[Path], out: Path, read: Sequence[tuple[str, Path]], *, overwrite: bool) -> None:
-    """All that can be known of the places before anything is computed, by where links lead to."""
-    from covis.files import check_absent
-
-    places = [path.resolve() for path in outputs]
-    inside = [path for path in places if not set(path.parents).isdisjoint(places)]
-    if len(set(places)) < len(places) or inside:
-        raise InvalidInputError(
-            f"The poses, the submission and the scores must be different files, none within another; got {', '.join(map(str, places))}."
-        )
-    for name, source in read:
-        there = source.resolve()
-        for place in (out.resolve(), *places):
-            if place == there or (name == "DATA" and there in place.parents):
-                nor = " nor lie in it" if name == "DATA" else ""
-                raise InvalidInputError(f"What is written must not be {name}{nor}; {place} would. Choose another place.")
-    for path, place in zip(outputs, places, strict=True):
-        check_absent(path, overwrite=overwrite)
-        above = next(folder for folder in place.parents if folder.exists())
-        if place.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
-            said = "is a folder" if place.is_dir() else f"would lie in {above}, which is no folder that can be written to"
-            raise InvalidInputError(f"Each output must be a file in a folder that can be written to; {path} {said}.")
 
 
 def _localised(scenes: Sequence[Any], given: dict[str, Path], options: dict[str, Any]) -> list[Any]:

@@ -6,12 +6,15 @@ Everything heavy is imported inside the commands, so that `--help` answers at on
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from covis.errors import InvalidInputError
 
 app = typer.Typer(
     add_completion=True,
@@ -80,3 +83,37 @@ def plain_scores(scores: Any) -> dict[str, Any]:
         "metrics": {name: vars(metric) for name, metric in scores.metrics.items()},
         "interval": dict(scores.interval),
     }
+
+
+def check_outputs(outputs: Sequence[Path], read: Sequence[tuple[str, Path]], *, overwrite: bool, folder: Path | None = None) -> None:
+    """All that can be known of the places before anything is computed, by where links lead to.
+
+    Args:
+        outputs: files that are to be written.
+        read: (name, file or folder) of all that is read; nothing is written over it, and nothing into DATA.
+        overwrite: whether what is there may be replaced.
+        folder: that the outputs are put into, where there is one.
+
+    Raises:
+        InvalidInputError: two outputs are one file, one is what is read or lies in the data, or a place cannot be written to.
+        OutputExistsError: one is there and `overwrite` is false.
+    """
+    from covis.files import check_absent
+
+    places = [path.resolve() for path in outputs]
+    inside = [path for path in places if not set(path.parents).isdisjoint(places)]
+    if len(set(places)) < len(places) or inside:
+        raise InvalidInputError(f"What is written must be different files, none within another; got {', '.join(map(str, places))}.")
+    for name, source in read:
+        there = source.resolve()
+        for place in (*places, *([] if folder is None else [folder.resolve()])):
+            data = name in ("DATA", "--against") and source.is_dir()
+            if place == there or (data and there in place.parents):
+                nor = " nor lie in it" if data else ""
+                raise InvalidInputError(f"What is written must not be {name}{nor}; {place} would. Choose another place.")
+    for path, place in zip(outputs, places, strict=True):
+        check_absent(path, overwrite=overwrite)
+        above = next(folder for folder in place.parents if folder.exists())
+        if place.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+            said = "is a folder" if place.is_dir() else f"would lie in {above}, which is no folder that can be written to"
+            raise InvalidInputError(f"Each output must be a file in a folder that can be written to; {path} {said}.")

@@ -42,7 +42,7 @@ class Dataset:
         read: options of the reader, as they stand behind --read, where it needs some.
         obtain: how to come by it, in words and with its public page.
         licence: as its authors say it; "not stated" where they do not.
-        sizes: what the reader holds the files to; sets of the layout `utm` are held to none.
+        sizes: what the reader holds the files to; those of the layout `utm` only where its option `dataset` names them.
         protocols: names of `PROTOCOLS` (or of `POSE_PROTOCOLS`) that published numbers are under.
         remark: a trap, in a sentence; "" for none.
     """
@@ -113,7 +113,7 @@ DATASETS: dict[str, Dataset] = {
         "Extended CMU Seasons",
         "cmu-seasons",
         f"free: {_LOCALISATION}",
-        "see the page",
+        "CC BY-NC-SA 3.0 (its README)",
         (Size("test", 56613, None, sure=False, source="by third parties"),),
         ("ecmu",),
         remark="truth of most queries is withheld: the server scores a submission; files hold camera centres, submissions translations",
@@ -210,7 +210,7 @@ DATASETS: dict[str, Dataset] = {
         "RobotCar Seasons v2",
         "robotcar-seasons",
         f"free: {_LOCALISATION}",
-        "see the page",
+        "CC BY-NC-SA 4.0, academic use (its README)",
         (
             Size("test", 1872, 6954, sure=False, source="1,443 by day and 429 by night, by third parties"),
             Size("val", 1906, 6954, sure=False, source="by third parties"),
@@ -304,6 +304,10 @@ def check_sizes(
 
     Warns:
         CovisWarning: they differ and the policy is "warn", or the size is not sure.
+
+    >>> check_sizes("sped", split="test", queries=607, database=606)
+    Traceback (most recent call last):
+    covis.errors.InvalidInputError: ... must have 607 queries and 607 database images; found 607 queries and 606 database images. ...
     """
     if policy not in ("stop", "warn", "ignore"):
         raise InvalidInputError(f"The policy sizes must be one of stop, warn, ignore; got {policy!r}.")

@@ -244,7 +244,7 @@ def _names(root: Path, city: str, sheet: Sheet) -> list[str]:
             folders[folder] = _listed(root / "Images" / folder)
         numbers, lat, lon, panoid = [column[row] for column in whole], texts["lat"][row], texts["lon"][row], texts["panoid"][row]
         file = _found(folders[folder], home, numbers, (lat, lon, panoid))
-        names.append(f"Images/{folder}/{file or f'{_stem(home, numbers, lat, lon, panoid)}.jpg'}")
+        names.append(f"Images/{folder}/{file or f'{_stem(home, numbers, lat=lat, lon=lon, panoid=panoid)}.jpg'}")
     return names
 
 
@@ -252,13 +252,13 @@ def _found(files: _Files, city: str, numbers: Sequence[int], texts: tuple[str, s
     """The file of a row: by its text, then with the numbers as the authors' reader writes them, then by all but the position."""
     lat, lon, panoid = texts
     there, known = files
-    stems = [_stem(city, numbers, lat, lon, panoid), _stem(city, numbers, _shortest(lat), _shortest(lon), panoid)]
+    stems = [_stem(city, numbers, lat=a, lon=o, panoid=panoid) for a, o in ((lat, lon), (_shortest(lat), _shortest(lon)))]
     exact = next((f"{stem}{suffix}" for stem in stems for suffix in (".jpg", ".JPG", ".jpeg", ".png") if f"{stem}{suffix}" in there), None)
     alike = known.get((*numbers, panoid), []) if exact is None else []
     return exact or (alike[0] if len(alike) == 1 else None)
 
 
-def _stem(city: str, numbers: Sequence[int], lat: str, lon: str, panoid: str) -> str:
+def _stem(city: str, numbers: Sequence[int], *, lat: str, lon: str, panoid: str) -> str:
     """A file's name without its suffix; numbers are place, year, month and heading, 0 where unknown."""
     padded = [str(number).zfill(width) for number, width in zip(numbers, (7, 4, 2, 3), strict=True)]
     return "_".join([city, *padded, lat, lon, panoid])
@@ -317,7 +317,7 @@ def _side_rows(side: Images, city: str) -> list[tuple[list[str], str, Path]]:
         heading = "" if turned is None else str(turned)
         lat, lon = (repr(float(value)) for value in degrees[row])
         cells = [str(int(place[row]) % STEP), year, month, heading, city, lat, lon, _panoid(name)]
-        stem = _stem(city, [int(cell or 0) for cell in cells[:4]], lat, lon, cells[7])
+        stem = _stem(city, [int(cell or 0) for cell in cells[:4]], lat=lat, lon=lon, panoid=cells[7])
         rows.append((cells, f"Images/{city}/{stem}{suffix}", side.path(row)))
     return rows
 

@@ -130,6 +130,8 @@ def draft_utm(
     if dataset is not None:
         if dataset not in DATASETS:
             raise UnknownNameError(f"There is no benchmark called {dataset!r} (covis ls datasets). {suggest(dataset, DATASETS)}")
+        if not any(size.split == split for size in DATASETS[dataset].sizes):
+            warnings.warn(f"{base}: no size of the {split} split of {dataset} is known; nothing is asserted.", CovisWarning, stacklevel=3)
         counts = [len(draft.names) for draft, _ in read]
         check_sizes(dataset, split=split, queries=counts[-1], database=counts[0], policy=sizes, where=base)
     return [SceneDraft(_scene_name(root, base, (database, queries)), split, *(draft for draft, _ in read))]

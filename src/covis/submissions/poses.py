@@ -143,8 +143,8 @@ def name_lines(names: Sequence[Sequence[str]], *, style: str, repeated: Repeated
             if written in before and repeated != "same":
                 raise InvalidInputError(
                     f"Queries must have different names in a pose file; {before[written]!r} and {name!r} would both be {written!r}. "
-                    'If they are the same photograph, as at the borders of slices, choose repeated "same"; else write a file '
-                    "for each scene."
+                    'If they are the same photograph, as at the borders of slices, choose repeated "same" (--repeated same); else write '
+                    "a file for each scene."
                 )
             again += written in before
             before.setdefault(written, name)
@@ -213,7 +213,7 @@ def match_submission(found: Poses, scenes: Sequence[Scene], *, repeated: Repeate
                 if key in matched and repeated != "same":
                     raise InvalidInputError(
                         f"A line must be of one query; {written!r} is that of {matched[key]!r} and of {name!r}. If they are the same "
-                        'photograph, choose repeated "same".'
+                        'photograph, choose repeated "same" (--repeated same).'
                     )
                 matched[key] = name
                 pose[row] = found.pose[place[key]]
