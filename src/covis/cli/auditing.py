@@ -86,11 +86,7 @@ def audit_command(
     from covis.config import parse_options
 
     files = {"cache": cache, "labels": labels, "descriptors": descriptors, "against": against_descriptors, "work": work}
-    kept = {"DATA": data, "--against": against, "--against-descriptors": against_descriptors} | {
-        f"--{name}": path for name, path in files.items() if name != "against"
-    }
-    read_from = [(name, path) for name, path in kept.items() if path is not None]
-    check_outputs([path for path in (out, sheet) if path is not None], read_from, overwrite=overwrite)
+    check_outputs([path for path in (out, sheet) if path is not None], _read_from(data, against, files), overwrite=overwrite)
     wanted = _wanted(only, shown=shown)
     _check_together(against, against_split, against_layout, {"--against-read": against_read, "--against-descriptors": against_descriptors})
     if model is not None and descriptors is not None:
@@ -143,6 +139,13 @@ def audit_command(
         print_paths(out, drawn)
     if strict and audit.leaks:
         raise typer.Exit(1)
+
+
+def _read_from(data: Path, against: Path | None, files: Mapping[str, Path | None]) -> list[tuple[str, Path]]:
+    """(option, path) of all that is read, or kept from one audit to the next."""
+    named = {"DATA": data, "--against": against, "--against-descriptors": files["against"]}
+    named |= {f"--{name}": path for name, path in files.items() if name != "against"}
+    return [(name, path) for name, path in named.items() if path is not None]
 
 
 def _run(audit: Audit, wanted: Sequence[str], report: dict[str, Any], *, out: Path | None) -> None:
