@@ -323,7 +323,7 @@ def test_features_come_back_whitened_or_not(tmp_path):
 
 
 def saved(path, array):
-    np.save(path, array, allow_pickle=True)
+    np.save(path, array)
     return path
 
 

@@ -68,12 +68,12 @@ def test_objects_are_read_as_numpy_reads_them(tmp_path, name, protocol):
 
 @pytest.mark.parametrize("name", MADE)
 def test_files_that_numpy_writes(tmp_path, name):
-    np.save(tmp_path / "a.npy", MADE[name], allow_pickle=True)
+    np.save(tmp_path / "a.npy", MADE[name])
     assert same(read_array(tmp_path / "a.npy"), MADE[name])
 
 
 def test_scalars_of_numpy_are_plain(tmp_path):
-    np.save(tmp_path / "a.npy", objects(np.int64(4), np.str_("q.jpg"), np.uint8(3)), allow_pickle=True)
+    np.save(tmp_path / "a.npy", objects(np.int64(4), np.str_("q.jpg"), np.uint8(3)))
     assert read_array(tmp_path / "a.npy").tolist() == [4, "q.jpg", 3]
     assert [type(one) for one in read_array(tmp_path / "a.npy")] == [int, str, int]
 
@@ -255,7 +255,7 @@ def test_few_bytes_that_stand_for_a_large_array_many_times(tmp_path, monkeypatch
 
 
 def test_entries_are_limited(tmp_path, monkeypatch):
-    np.save(tmp_path / "a.npy", objects([1, 2, 3], [4]), allow_pickle=True)
+    np.save(tmp_path / "a.npy", objects([1, 2, 3], [4]))
     assert len(read_array(tmp_path / "a.npy")) == 2
     monkeypatch.setattr(object_arrays, "MOST", 5)
     with pytest.raises(DamagedFileError, match=r"hold more than 5 entries together"):
@@ -310,13 +310,13 @@ def test_another_shape_than_the_header_says(tmp_path):
 def test_every_cut_is_refused(tmp_path, refuses_every_cut):
     for name in ("arrays", "pairs", "texts"):
         file = tmp_path / f"{name}.npy"
-        np.save(file, MADE[name], allow_pickle=True)
+        np.save(file, MADE[name])
         refuses_every_cut(file, lambda file=file: read_array(file))
 
 
 def test_no_flipped_bit_gives_a_traceback(tmp_path):
     file = tmp_path / "a.npy"
-    np.save(file, objects(np.arange(3), [1, 2], "ab", np.int64(3)), allow_pickle=True)
+    np.save(file, objects(np.arange(3), [1, 2], "ab", np.int64(3)))
     whole = file.read_bytes()
     read = 0
     for place in range(len(whole)):

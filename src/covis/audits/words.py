@@ -16,6 +16,8 @@ class Talk:
     >>> talk = Talk(shown=3)
     >>> talk.lines([{"audit": "facing", "of": "cph", "skipped": "no headings"}])
     ['facing, cph: skipped: no headings']
+    >>> talk.lines([{"audit": "places", "of": name, "skipped": "the frames differ"} for name in ("a", "b", "c")])
+    ['places, a and 2 more: skipped: the frames differ']
     """
 
     def __init__(self, *, shown: int) -> None:
@@ -26,8 +28,17 @@ class Talk:
         """Those of sections that belong together: of one audit, and one scene or pair of scenes."""
         empty = [section for section in sections if _pairless(section)]
         if len(empty) < 2:
-            return [line for section in sections for line in self._section(section)]
-        told = [line for section in sections if section not in empty for line in self._section(section)]
+            empty = []
+        alike: dict[tuple[str, str], list[Found]] = {}
+        for section in (one for one in sections if "skipped" in one):
+            alike.setdefault((section["audit"], section["skipped"]), []).append(section)
+        told = []
+        for section in (one for one in sections if one not in empty):
+            same = alike.get((section["audit"], section.get("skipped", "")), [section])
+            if section is same[0]:
+                told += self._section(section if len(same) == 1 else {**section, "of": f"{section['of']} and {len(same) - 1} more"})
+        if not empty:
+            return told
         first, *rest = (section["sides"] for section in empty)
         sides = [first, *([_short(side, whole) for side, whole in zip(two, first, strict=True)] for two in rest)]
         told.append(f"{empty[0]['audit']}, {'; '.join(' against '.join(two) for two in sides)}: none is a copy")
