@@ -25,6 +25,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""Grey PNGs of 2 and 4 bits: Pillow spreads their numbers over 0 to 255, by these steps."""
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 256, 257, 258, 262  # TIFF
 
 
@@ -111,6 +113,62 @@ def read_depth(path: str | Path, *, scale: float = 0.001) -> NDArray[np.float32]
     return np.where(valid, raw * np.float32(scale), 0).astype(np.float32)
 
 
+def read_label_map(path: str | Path) -> NDArray[np.uint8]:
+    """Decode a map of class numbers, one a pixel, upright; a palette's colours are only for looking.
+
+    Args:
+        path: a PNG of one channel, of 1 to 8 bits, or of 16 with numbers up to 255. Other formats are refused: some store
+            with loss, and Pillow turns the numbers of others.
+
+    Returns:
+        (height, width) uint8.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DamagedFileError: the file does not decode, is no PNG, has several channels, or numbers beyond 255.
+    """
+    with _Opened(path) as image:
+        if image.format != "PNG":
+            raise DamagedFileError(
+                f"A label map must be a PNG, which keeps numbers as they are; {path} is {image.format}. Write it as PNG."
+            )
+        if image.mode not in ("L", "P", "1", "I;16", "I;16B", "I"):
+            raise DamagedFileError(
+                f"A label map must be a single-channel image of class numbers; {path} has mode {image.mode!r}. "
+                "Is it a photograph, or a map in colours? Give the map of numbers."
+            )
+        spread = _GREY_STEPS.get(_raw_mode(image), 1)
+        image.load()
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        numbers = np.asarray(image if turn is None else image.transpose(turn)) // spread
+    if numbers.size and (numbers.min() < 0 or numbers.max() > 255):
+        raise DamagedFileError(f"A label map must hold class numbers from 0 to 255; {path} reaches {int(numbers.max())}.")
+    return numbers.astype(np.uint8)
+
+
+def write_label_map(path: str | Path, numbers: NDArray[np.uint8], *, palette: NDArray[np.uint8] | None = None) -> Path:
+    """Write class numbers as a PNG of one channel; returns the path.
+
+    Args:
+        path: ending in .png.
+        numbers: (height, width) uint8, of at least one pixel.
+        palette: (256, 3) uint8, colours to look at; the numbers stay what they are.
+
+    Raises:
+        InvalidInputError: the array is no map of numbers, the palette is none, or the file is no PNG.
+    """
+    numbers = np.asarray(numbers)
+    if numbers.dtype != np.uint8 or numbers.ndim != 2 or not numbers.size or Path(path).suffix.lower() != ".png":
+        raise InvalidInputError(f"A label map must be (height, width) uint8 and a .png; got {numbers.dtype} {numbers.shape} for {path}.")
+    image = Image.fromarray(numbers)
+    if palette is not None:
+        colours = np.asarray(palette)
+        if colours.dtype != np.uint8 or colours.shape != (256, 3):
+            raise InvalidInputError(f"A palette must be (256, 3) uint8; got {colours.dtype} {colours.shape} for {path}.")
+        image.putpalette(colours.ravel().tolist())
+    return _write(path, image)
+
+
 def write_image(path: str | Path, pixels: NDArray[np.uint8]) -> Path:
     """Write (height, width, 3) uint8 as the format that the file name says (PNG is lossless); returns the path.
 
@@ -152,6 +210,13 @@ def has_gps(path: str | Path) -> bool:
     """Whether an image file's EXIF data holds a GPS block, from its header alone."""
     with _Opened(path) as image:
         return bool(image.getexif().get_ifd(0x8825))
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file stores its pixels; known until they are loaded."""
+    tiles = getattr(image, "tile", None) or [(None, None, None, "")]  # of a file that is open
+    arguments = tiles[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:

@@ -38,6 +38,24 @@ class LabelSettings:
 
 
 @dataclass(frozen=True)
+class EncodingSettings:
+    """How a label map becomes a network's input: formatting, clustering and weighting, as StructVPR's encoding.
+
+    Attributes:
+        classes: how the maps number their classes: a name of `NUMBERINGS`, or a TOML file; empty: the network reads photographs.
+        clusters: which classes share a channel: a name of `CLUSTERINGS` ("six": StructVPR's; "none": each class its own), or a
+            TOML file.
+        weighted: whether a channel is multiplied by its weight; else it is plain one-hot.
+        weights: channel -> weight, laid over those that the clusters come with.
+    """
+
+    classes: str = ""
+    clusters: str = "six"
+    weighted: bool = True
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """A network and the pixels it expects.
 
@@ -55,6 +73,9 @@ class ModelSettings:
             not kept; "pil-crop": the shorter side, then the centre is cut out.
         mean: subtracted per channel, of values in [0, 1].
         std: divided by per channel.
+        levels: which of the backbone's feature levels the aggregator gets, as timm numbers them ([2, 3, 4]: strides 8, 16 and
+            32 of a CNN); empty: the last map alone.
+        encoding: how label maps become the network's input; without `classes` it reads photographs.
     """
 
     backbone: str = "mobilenetv2_100"
@@ -69,6 +90,8 @@ class ModelSettings:
     resize: Literal["pil", "pil-crop"] = "pil"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    levels: tuple[int, ...] = ()
+    encoding: EncodingSettings = field(default_factory=EncodingSettings)
 
 
 @dataclass(frozen=True)
@@ -178,6 +201,57 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class StructureSettings:
+    """What a network learns from label maps, as in StructVPR: a teacher that reads them, a partition of the pairs, distillation.
+
+    Stage I trains the network of `[model]` on photographs and a teacher on label maps, each as `[train]` says; the training pairs are
+    ranked under both; in stage II the network goes on learning, drawn to the teacher's descriptors where those are worth it.
+
+    Attributes:
+        classes: how the label maps number their classes, as in `EncodingSettings`; empty: nothing is distilled.
+        clusters: as in `EncodingSettings`.
+        weighted: as in `EncodingSettings`.
+        weights: as in `EncodingSettings`.
+        teacher: tables `model` and `train` laid over the recipe's, for the teacher.
+        student: a table `train` laid over the recipe's, for stage II.
+        threshold: N_t: a rank up to it is right.
+        rank: what a rank counts: a name of `RANKS`.
+        weighting: how much each pair teaches: a name of `WEIGHTINGS`, or `module:function`.
+        weighting_options: its keyword arguments.
+        loss: what is distilled: a name of `DISTILLATIONS`; or "label-features", for networks with that aggregator (our own design).
+        loss_options: of "label-features": how much each of its parts counts.
+        strength: lambda, by which that is multiplied before it is added to the loss of stage II.
+        negatives: distil the negatives of a list too.
+        start: where stage II begins: "rgb", the network after stage I, or "untrained".
+        targets: what the student is drawn to: "teacher"; or a control: "shuffled", another image's descriptor, or "random", those
+            of a teacher that learnt nothing.
+        corrupt: share of the places whose label maps are those of other places, in [0, 1]; a control.
+    """
+
+    classes: str = ""
+    clusters: str = "six"
+    weighted: bool = True
+    weights: dict[str, float] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
+    student: dict[str, Any] = field(default_factory=dict)
+    threshold: int = 10
+    rank: str = "non-positive"
+    weighting: str = "function"
+    weighting_options: dict[str, Any] = field(default_factory=dict)
+    loss: str = "feature"
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    strength: float = 1.0
+    negatives: bool = False
+    start: Literal["rgb", "untrained"] = "rgb"
+    targets: Literal["teacher", "shuffled", "random"] = "teacher"
+    corrupt: float = 0.0
+
+    def encoding(self) -> EncodingSettings:
+        """How the teacher reads label maps."""
+        return EncodingSettings(self.classes, self.clusters, self.weighted, self.weights)
+
+
+@dataclass(frozen=True)
 class WhitenSettings:
     """How descriptors are whitened.
 
@@ -216,6 +290,7 @@ class Recipe:
         train_label: what similarity is in training alone; without a rule it is that of `label`.
         model: the network.
         train: how it learns.
+        structure: what it learns from label maps; without `classes`, nothing.
         whiten: how descriptors are whitened.
         evaluate: how they are judged.
     """
@@ -227,5 +302,6 @@ class Recipe:
     train_label: LabelSettings = field(default_factory=lambda: LabelSettings(rule=""))
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    structure: StructureSettings = field(default_factory=StructureSettings)
     whiten: WhitenSettings = field(default_factory=WhitenSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
