@@ -15,7 +15,7 @@ from torch import nn
 
 from covis.errors import InvalidInputError
 from covis.models import checkpoints
-from covis.models.aggregators import AGGREGATORS, Average, Features, GeM, Max, NetVLAD, Token
+from covis.models.aggregators import AGGREGATORS, Average, Features, GeM, LabelFeatures, Max, NetVLAD, Token
 from covis.models.place import PlaceModel
 from covis.settings import ModelSettings
 
@@ -82,8 +82,10 @@ def test_it_is_its_definition_in_plain_loops(name: str) -> None:
     module, features = _made(name), _features()
     assert features.token is not None
     for image in range(3):
-        columns = features.maps[-1][image].flatten(1).double().tolist()  # one list of values a channel
-        expected = ORACLES[name](module, columns, features.token[image].tolist())
+        levels = [one[image].flatten(1).double().tolist() for one in features.maps]  # one list of values a channel
+        expected = (
+            ALL_LEVELS[name](module, levels) if name in ALL_LEVELS else ORACLES[name](module, levels[-1], features.token[image].tolist())
+        )
         np.testing.assert_allclose(module(features)[image].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -110,9 +112,31 @@ def _generalised_mean(module: nn.Module, columns: list[list[float]], _token: lis
     return [(sum(max(x, 1e-6) ** 3 for x in column) / len(column)) ** (1 / 3) for column in columns]
 
 
+def _level_by_level(_module: nn.Module, levels: list[list[list[float]]]) -> list[float]:
+    return [value for level in levels for value in _by_its_norm(_generalised_mean(nn.Identity(), level, []))]
+
+
+def _of_each_class(module: nn.Module, columns: list[list[float]], _token: list[float]) -> list[float]:
+    """Position by position: which class it is of, by the 1 x 1 convolution; then a generalised mean under each class."""
+    assert isinstance(module, LabelFeatures)
+    rows, shifts = module.classify.weight.flatten(1).double().tolist(), module.classify.bias.double().tolist()  # type: ignore[union-attr]
+    masks = []
+    for position in zip(*columns, strict=True):
+        odds = [math.exp(sum(w * x for w, x in zip(row, position, strict=True)) + shift) for row, shift in zip(rows, shifts, strict=True)]
+        masks.append([one / sum(odds) for one in odds])
+    found = _by_its_norm(_generalised_mean(module, columns, []))
+    for of_class in zip(*masks, strict=True):
+        share = sum(of_class) / len(of_class)
+        own = [(sum(a * max(x, 1e-6) ** 3 for a, x in zip(of_class, column, strict=True)) / sum(of_class)) ** (1 / 3) for column in columns]
+        found += [math.sqrt(module.mu * share) * value for value in _by_its_norm(own)]
+    return found
+
+
+ALL_LEVELS = {"multi-level": _level_by_level}
 ORACLES: dict[str, Callable[[nn.Module, list[list[float]], list[float]], list[float]]] = {
     "average": lambda _module, columns, _token: [sum(column) / len(column) for column in columns],
     "gem": _generalised_mean,
+    "label-features": _of_each_class,
     "max": lambda _module, columns, _token: [max(column) for column in columns],
     "netvlad": _vlad,
     "token": lambda _module, _columns, token: token,

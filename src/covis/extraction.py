@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, overload
+from typing import Any, Literal, Protocol, TypeAlias, get_args, overload
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from PIL import Image
 
 from covis.descriptors import Descriptors
 from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, SettingsDifferError
-from covis.images import Images
+from covis.images import Images, LabelMaps, files_of
 from covis.models.describers import Describer
 from covis.pixels import decode_each
 from covis.progress import showing
@@ -26,6 +26,7 @@ from covis.unfinished import DescriptorWriter, clear_traces
 
 Store = Literal["float32", "float16"]
 Damaged = Literal["stop", "skip"]
+Files: TypeAlias = "Images | LabelMaps"
 
 _LARGEST_HALF = 65504.0
 _LEAST_HALF = 2.0**-25  # half of the smallest number above 0: from here on it is not rounded to 0
@@ -49,7 +50,8 @@ def extract(
 
     Args:
         model: anything that describes; it runs where its weights are, a network in eval mode.
-        images: the table; every file is looked for before the first is described.
+        images: the table; every file is looked for before the first is described. Of a network that reads label maps
+            (`settings.encoding`), the files of the column segmentation.
         out: the folder to write; absent, the vectors stay in memory.
         batch: images that the network sees at once; the vectors do not depend on it (to 1e-6).
         dtype: "float32" or "float16".
@@ -73,14 +75,15 @@ def extract(
         OutputFailedError: the disk is full, or does not let itself be written.
     """
     _check(batch, dtype, damaged)
-    sizes, times = _stamps(images)
+    files = files_of(images, model.resize)
+    sizes, times = _stamps(files)
     if damaged == "stop":
-        _check_all_there(images, sizes)
+        _check_all_there(files, sizes)
     made_by, height, width = model.digest, model.height, model.width
     settings = {"height": height, "width": width, "resize": model.resize, "dtype": dtype, "files": _digest(sizes)}
     if out is not None and _is_there(Path(out)) and not overwrite:
         found = _finished(Path(out), images.names, {"model": made_by, **settings}, damaged=damaged)
-        _warn_of_changes(Path(out), images, times)
+        _warn_of_changes(Path(out), files, times)
         return found
     sink: _Sink
     if out is None:
@@ -105,7 +108,7 @@ def extract(
                 "now it is 'stop'. Skip them again, or pass --overwrite to begin anew."
             )
         kept = sizes if damaged == "skip" else None
-        _describe_into(sink, model, images, batch=batch, dtype=dtype, sizes=kept, progress=progress)
+        _describe_into(sink, model, files, batch=batch, dtype=dtype, sizes=kept, progress=progress)
         if images.names and not sink.rows:
             sink.discard()
             raise DamagedFileError(
@@ -195,7 +198,7 @@ class _Memory:
 class _Paths(Sequence[Path]):
     """The files of a table from one row on, made when they are asked for: a list of a million paths would be 200 MB."""
 
-    def __init__(self, images: Images, first: int) -> None:
+    def __init__(self, images: Files, first: int) -> None:
         self._images, self._first = images, first
 
     def __len__(self) -> int:
@@ -212,7 +215,7 @@ class _Paths(Sequence[Path]):
 
 
 def _describe_into(
-    sink: _Sink, model: Describer, images: Images, *, batch: int, dtype: Store, sizes: NDArray[np.int64] | None, progress: bool
+    sink: _Sink, model: Describer, images: Files, *, batch: int, dtype: Store, sizes: NDArray[np.int64] | None, progress: bool
 ) -> None:
     """Describe the images that the sink has not got, in whole batches, so that a resumed extraction has the same ones.
 
@@ -274,7 +277,7 @@ def _check_lasting(error: Exception, *, there: bool) -> None:
         raise error
 
 
-def _skipped(images: Images, row: int, error: Exception) -> dict[str, str]:
+def _skipped(images: Files, row: int, error: Exception) -> dict[str, str]:
     """Name and reason; without the folder, so that the record does not depend on where the images lie."""
     reason = str(error).replace(str(images.path(row)), images.names[row])
     return {"name": images.names[row], "reason": reason.encode("utf-8", "replace").decode("utf-8")}
@@ -318,7 +321,7 @@ def _finished(path: Path, names: tuple[str, ...], wanted: Mapping[str, Any], *, 
     return found
 
 
-def _stamps(images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _stamps(images: Files) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(n,) the files' sizes in bytes, -1 where there is none, and (n,) the times of their last change, nanoseconds.
 
     A file of another size is another photograph, and need not be read.
@@ -333,7 +336,7 @@ def _stamps(images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return sizes, times
 
 
-def _warn_of_changes(path: Path, images: Images, times: NDArray[np.int64]) -> None:
+def _warn_of_changes(path: Path, images: Files, times: NDArray[np.int64]) -> None:
     """Say where files of the same size are newer than what was described: uncompressed images of one shape all have one size.
 
     A warning, since a copy may have new times.
@@ -348,7 +351,7 @@ def _warn_of_changes(path: Path, images: Images, times: NDArray[np.int64]) -> No
         )
 
 
-def _check_all_there(images: Images, sizes: NDArray[np.int64]) -> None:
+def _check_all_there(images: Files, sizes: NDArray[np.int64]) -> None:
     missing = np.flatnonzero(sizes < 0)
     if missing.size:
         raise MissingFileError(

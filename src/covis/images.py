@@ -350,6 +350,44 @@ class Scene:
         return cls(header["name"], header["split"], database, queries)
 
 
+class LabelMaps:
+    """The label maps of a table of images, to be read in the photographs' place: `names` are those of the photographs.
+
+    Args:
+        images: with the column segmentation.
+
+    Raises:
+        InvalidInputError: the column is absent, or an image has no map; the message names it.
+
+    >>> LabelMaps(Images("photos", ["a.jpg"], segmentation=["a.png"])).path(0).as_posix()
+    'photos/a.png'
+    """
+
+    def __init__(self, images: Images) -> None:
+        if images.segmentation is None:
+            raise InvalidInputError(
+                f"The images in {images.root} must have label maps (the column segmentation) for a network that reads them; they have "
+                "none. Give the folder of covis segment (--maps)."
+            )
+        if lacking := [name for name, file in zip(images.names, images.segmentation, strict=True) if not file]:
+            raise InvalidInputError(
+                f"Every image in {images.root} must have a label map; {len(lacking)} of {len(images)} have none, the first {lacking[0]}."
+            )
+        self.root, self.names, self._files = images.root, images.names, images.segmentation
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, row: int) -> Path:
+        """Where the label map of that row lies."""
+        return self.root / self._files[row]
+
+
+def files_of(images: Images, resize: str) -> Images | LabelMaps:
+    """The files that a network reads: label maps where it brings them to its size as "labels" (`covis.pixels.Resize`), else photographs."""
+    return LabelMaps(images) if resize == "labels" else images
+
+
 def _check_names(names: tuple[str, ...], root: Path) -> None:
     if len(set(names)) == len(names) and all(names) and "\n" not in "".join(names):
         return

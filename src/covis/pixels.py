@@ -20,15 +20,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, MissingFileError
-from covis.rasters import read_picture, upright_rgb
+from covis.rasters import read_label_map, read_picture, upright_rgb
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[np.uint8] | Image.Image"
 """A path, an array (height, width, 3) or (height, width) of uint8, or a Pillow image."""
 
-Resize: TypeAlias = Literal["pil", "pil-crop"]
-"""How an image gets to the network's size, by Pillow's antialiased bilinear filter. "pil": both sides, the aspect ratio is
-not kept (torchvision's `Resize((height, width))`). "pil-crop": the shorter side, then the centre is cut out (`Resize(side)`
-and `CenterCrop(side)`); for squares alone."""
+PhotoResize: TypeAlias = Literal["pil", "pil-crop"]
+"""How a photograph gets to the network's size."""
+
+Resize: TypeAlias = Literal["pil", "pil-crop", "labels"]
+"""How an image gets to the network's size. "pil" and "pil-crop" by Pillow's antialiased bilinear filter: both sides, the aspect
+ratio is not kept (torchvision's `Resize((height, width))`); or the shorter side, then the centre is cut out (`Resize(side)` and
+`CenterCrop(side)`), for squares alone. "labels" is for maps of class numbers, of one channel: both sides, each pixel the nearest
+one's number."""
 
 STORE_BYTES = 2 * 1024**3
 """How much memory a `PixelStore` takes unless it is told otherwise."""
@@ -47,10 +51,11 @@ def decode(image: ImageLike, *, height: int, width: int, resize: Resize = "pil")
         height: pixels of the result.
         width: pixels of the result.
         resize: "pil": to height and width, the aspect ratio is not kept; "pil-crop": the shorter side to the square's
-            side, the longer one in proportion (rounded down), then the central square.
+            side, the longer one in proportion (rounded down), then the central square; "labels": the image is a map of
+            class numbers (a path, or an array (height, width)), whose pixels take the nearest one's number.
 
     Returns:
-        (3, height, width) uint8.
+        (3, height, width) uint8; (1, height, width) with "labels".
 
     Raises:
         InvalidInputError: the array is no uint8 image, the size is no positive number, or "pil-crop" is asked for
@@ -140,11 +145,16 @@ def decode_each(
         for start in range(0, len(images), batch):
             waiting.append([pool.submit(_rows_or_error, image, height, width, resize) for image in images[start : start + batch]])
             if len(waiting) > _AHEAD:
-                yield _sorted_out(waiting.popleft(), height, width)
+                yield _sorted_out(waiting.popleft(), height, width, channels_of(resize))
         while waiting:
-            yield _sorted_out(waiting.popleft(), height, width)
+            yield _sorted_out(waiting.popleft(), height, width, channels_of(resize))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def channels_of(resize: Resize) -> int:
+    """Channels of an image that is resized in this way: 3, or 1 of a map of class numbers."""
+    return 1 if resize == "labels" else 3
 
 
 def normalize(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -206,8 +216,10 @@ class PixelStore:
         self._images, self._height, self._width, self._resize = list(images), height, width, resize
         self._start = np.cumsum([0, *map(len, self._images)])
         total = int(self._start[-1])
-        room = min(total, limit // (height * width * 3))
-        self._kept = np.empty((max(room, 1), height, width, 3), dtype=np.uint8)  # the system hands out the pages as they are written
+        room = min(total, limit // (height * width * channels_of(resize)))
+        self._kept = np.empty(
+            (max(room, 1), height, width, channels_of(resize)), dtype=np.uint8
+        )  # the system hands out the pages as they are written
         self._room, self._used = room, 0
         self._slot = np.full(total, -1, dtype=np.int64)
         self._pool = ThreadPoolExecutor(_threads(threads))
@@ -228,7 +240,7 @@ class PixelStore:
             row: (n,) rows within them.
 
         Returns:
-            (n, 3, height, width) uint8.
+            (n, 3, height, width) uint8; one channel with "labels".
 
         Raises:
             MissingFileError: a file is not there.
@@ -264,13 +276,32 @@ class PixelStore:
 
 
 def _rows_of_pixels(image: ImageLike, height: int, width: int, resize: Resize) -> NDArray[np.uint8]:
-    """(height, width, 3) uint8, C-contiguous."""
+    """(height, width, 3) uint8, C-contiguous; (height, width, 1) with "labels"."""
+    if resize == "labels":
+        return _rows_of_labels(image, height, width)
     picture = _opened(image)
     if resize == "pil-crop":
         picture = _central_square(picture, side=height)
     elif picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(picture, dtype=np.uint8)
+
+
+def _rows_of_labels(image: ImageLike, height: int, width: int) -> NDArray[np.uint8]:
+    """A map of class numbers at the network's size: of each pixel's centre, the number there."""
+    if isinstance(image, (str, os.PathLike)):
+        numbers = read_label_map(os.fspath(image))
+    elif isinstance(image, Image.Image) and image.mode in ("L", "P"):
+        numbers = np.asarray(image)
+    elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 2 and image.size:
+        numbers = image
+    else:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InvalidInputError(
+            f"A label map must be a path, a Pillow image of one channel, or a uint8 array (height, width); got {found}."
+        )
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip((height, width), numbers.shape, strict=True))
+    return np.ascontiguousarray(numbers[rows[:, None], columns[None, :], None])
 
 
 def _central_square(picture: Image.Image, *, side: int) -> Image.Image:
@@ -309,11 +340,11 @@ def _rows_or_error(image: ImageLike, height: int, width: int, resize: Resize) ->
 
 
 def _sorted_out(
-    futures: Sequence[Future[NDArray[np.uint8] | CovisError]], height: int, width: int
+    futures: Sequence[Future[NDArray[np.uint8] | CovisError]], height: int, width: int, channels: int
 ) -> tuple[torch.Tensor, dict[int, CovisError]]:
     found = [future.result() for future in futures]
     rows = [one for one in found if isinstance(one, np.ndarray)]
-    stacked = np.stack(rows) if rows else np.empty((0, height, width, 3), dtype=np.uint8)
+    stacked = np.stack(rows) if rows else np.empty((0, height, width, channels), dtype=np.uint8)
     failed = {position: one for position, one in enumerate(found) if isinstance(one, CovisError)}
     return torch.from_numpy(stacked).permute(0, 3, 1, 2), failed
 

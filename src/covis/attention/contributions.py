@@ -14,7 +14,7 @@ from covis.errors import InvalidInputError
 from covis.models.aggregators import Features, NetVLAD
 from covis.models.describers import Describer
 from covis.models.place import PlaceModel
-from covis.pixels import ImageLike, normalize
+from covis.pixels import ImageLike
 
 ADDS_UP = 0.01
 """What the locations of an aggregator add up to may differ from the whole by this share of it."""
@@ -76,14 +76,14 @@ def contributions(model: Describer, image: ImageLike, *, other: ImageLike | None
 
 def _features(model: PlaceModel, image: ImageLike) -> Features:
     with torch.no_grad():
-        found: Features = model.backbone(normalize(as_pixels(model, image), model.mean, model.std))
+        found: Features = model.see(as_pixels(model, image))
     return found
 
 
 def _split(model: PlaceModel, features: Features, target: torch.Tensor) -> list[torch.Tensor] | None:
     """Features times gradient, summed over channels; None where they do not add up to the vector."""
     leaves = [level.detach().requires_grad_() for level in features.maps]
-    whole = model.aggregator(Features(tuple(leaves), features.token))
+    whole = model.aggregator(features._replace(maps=tuple(leaves)))
     own = _times_gradient((whole * whole.detach()).sum(), leaves)
     strength = float(whole.detach().square().sum())
     if abs(sum(float(level.sum()) for level in own) - strength) > ADDS_UP * strength:

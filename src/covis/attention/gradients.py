@@ -13,12 +13,11 @@ from torch.nn import functional as F
 from covis.attention.inputs import as_pixels, mean_colour, working
 from covis.errors import InvalidInputError
 from covis.lookup import suggest
-from covis.models.aggregators import Features
 from covis.models.backbones import Backbone
 from covis.models.describers import Describer
 from covis.models.foreign import ForeignModel
 from covis.models.place import PlaceModel
-from covis.pixels import ImageLike, normalize
+from covis.pixels import ImageLike
 
 Scalar = Callable[[torch.Tensor], torch.Tensor]
 
@@ -90,7 +89,7 @@ def _cam(level: torch.Tensor, slope: torch.Tensor) -> NDArray[np.float32]:
 def _raw(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """The descriptor before covis divides it by its norm, (B, dim)."""
     if isinstance(model, PlaceModel):
-        found: torch.Tensor = model.projection(model.aggregator(model.backbone(normalize(pixels, model.mean, model.std))))
+        found: torch.Tensor = model.projection(model.aggregator(model.see(pixels)))
         return found
     described: torch.Tensor = model(pixels)
     return described
@@ -120,9 +119,9 @@ def _matters(level: Level) -> bool:
 
 def _of_backbone(model: PlaceModel, pixels: torch.Tensor, scalar: Scalar) -> list[Level]:
     with torch.no_grad():
-        features = model.backbone(normalize(pixels, model.mean, model.std))
+        features = model.see(pixels)
     leaves = [level.detach().requires_grad_() for level in features.maps]
-    slopes = _slopes(scalar(model.projection(model.aggregator(Features(tuple(leaves), features.token)))), leaves)
+    slopes = _slopes(scalar(model.projection(model.aggregator(features._replace(maps=tuple(leaves))))), leaves)
     found = list(zip(leaves, slopes, strict=True))
     if any(map(_matters, found)):
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,18 +20,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from covis.errors import InvalidInputError
+from covis.models.features import Features
+from covis.models.label_features import LabelFeatures
 
-
-class Features(NamedTuple):
-    """What a backbone gives.
-
-    Attributes:
-        maps: feature maps (B, channels, height, width), the last one last.
-        token: (B, channels), the class token of a transformer that has one.
-    """
-
-    maps: tuple[torch.Tensor, ...]
-    token: torch.Tensor | None = None
+__all__ = ["AGGREGATORS", "NEEDS_A_TOKEN", "Average", "Features", "GeM", "LabelFeatures", "Max", "MultiLevel", "NetVLAD", "Token"]
 
 
 class Average(nn.Module):
@@ -105,6 +97,45 @@ class GeM(nn.Module):
         """(B, channels) from the last map."""
         powers = features.maps[-1].clamp(min=self.eps).pow(self.p)
         return powers.mean(dim=(-2, -1)).pow(1 / self.p)
+
+
+class MultiLevel(nn.Module):
+    """Every map pooled, each divided by its L2 norm, one after the other: the levels of a network count alike.
+
+    StructVPR, CVPR 2023: three maps of MobileNetV2, at strides 8, 16 and 32 (`levels = [2, 3, 4]`), give 32 + 96 + 320 = 448
+    dimensions. That is pieced together from its poster; the pooling, which no source gives, is our choice. Of one map it is
+    that map's pooling, normalised.
+
+    Args:
+        channels: of the maps that the backbone gives.
+        pool: "gem", with an exponent of its own for each level; "average"; or "max".
+        p: GeM's exponents at the start, > 0.
+
+    Raises:
+        InvalidInputError: there is no such pooling, or `p` is not above 0.
+
+    >>> MultiLevel((32, 96, 320)).dim
+    448
+    >>> maps = (torch.ones(1, 1, 4, 4), torch.tensor([[[[3.0]], [[4.0]]]]))
+    >>> [round(value, 4) for value in MultiLevel((1, 2), pool="average")(Features(maps))[0].tolist()]
+    [1.0, 0.6, 0.8]
+    """
+
+    def __init__(self, channels: tuple[int, ...], *, pool: Literal["gem", "average", "max"] = "gem", p: float = 3.0) -> None:
+        super().__init__()
+        pools: dict[str, Callable[[int], nn.Module]] = {
+            "gem": lambda one: GeM((one,), p=p),
+            "average": lambda one: Average((one,)),
+            "max": lambda one: Max((one,)),
+        }
+        if pool not in pools:
+            raise InvalidInputError(f"The pooling of levels must be one of {', '.join(pools)}; got {pool!r}.")
+        self.dim = sum(channels)
+        self.pools = nn.ModuleList([pools[pool](one) for one in channels])
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """(B, sum of channels), level by level."""
+        return torch.cat([_unit(pool(Features((one,))), dim=1) for pool, one in zip(self.pools, features.maps, strict=True)], dim=1)
 
 
 NEEDS_A_TOKEN = 'a backbone with a class token (a vision transformer: "dinov2-small")'
@@ -238,5 +269,13 @@ def _hardness(local: NDArray[np.float32], centroids: NDArray[np.floating[Any]]) 
     return math.log(100) / max(float((nearest[:, 1] - nearest[:, 0]).mean()), 1e-4)
 
 
-AGGREGATORS: dict[str, Callable[..., Any]] = {"average": Average, "gem": GeM, "max": Max, "netvlad": NetVLAD, "token": Token}
+AGGREGATORS: dict[str, Callable[..., Any]] = {
+    "average": Average,
+    "gem": GeM,
+    "label-features": LabelFeatures,
+    "max": Max,
+    "multi-level": MultiLevel,
+    "netvlad": NetVLAD,
+    "token": Token,
+}
 """Name -> aggregator: `(channels: tuple[int, ...], *, …) -> Module` with `.dim`."""

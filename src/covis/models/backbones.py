@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,14 @@ from torch.func import functional_call
 
 from covis.errors import InvalidInputError, MissingFileError, UnknownNameError
 from covis.lookup import suggest
-from covis.models.aggregators import Features
+from covis.models.features import Features
+from covis.models.levels import check_levels, described_levels, first_convolutions
 
 _TRUNKS = ("features", "blocks", "stages", "layers")  # containers whose children are the stages
 _IDLE = (nn.Identity, nn.Dropout)
+
+RGB = 3
+"""Channels of a photograph."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +45,42 @@ class Origin:
 
 
 class Backbone(nn.Module):
-    """A timm network up to its last feature map.
+    """A timm network up to its last feature map, or up to the last of several.
 
     Parts that never run on the way there (a classifier, the fully connected layers of VGG) are not kept. Which those
     are, and how many channels come out, is asked of the network: it runs once on tensors without values.
+
+    With other than 3 input channels the first convolution begins at random, seeded as any initial weights are, and all
+    else takes the pretrained weights.
 
     Args:
         name: a name of `BACKBONES`, or any timm model name ("resnet50d", "vit_small_patch16_224.augreg_in21k").
         options: keyword arguments of `timm.create_model`. The classifier is not built: `num_classes` has no effect.
         pretrained: take the hub's weights.
         size: (height, width) of the images to come, in pixels; absent, the network's own.
+        channels_in: of the images: 3, or as many as an encoded label map has.
+        levels: which feature maps come out, as timm numbers them, ascending; empty: the last one alone. Of a transformer
+            each passes its last normalisation, and no class token comes out.
 
     Attributes:
         channels: of the maps that `forward` gives.
+        channels_in: as given.
+        levels: as given.
+        begun_anew: the entries of the state dict that pretrained weights do not fill, if channels_in is not 3.
         has_token: whether it gives a class token too.
         stages: names of the network's stages, from input to output.
         left_out: the parts that a state dict of the whole network has and this one has not.
 
     Raises:
         UnknownNameError: neither the table nor timm has such a model; the nearest names are suggested.
-        InvalidInputError: the model does not take these options, or images of this size.
+        InvalidInputError: the model does not take these options, or images of this size, or has not these levels.
         MissingFileError: the hub's weights are not to be had.
 
     >>> backbone = Backbone("resnet10t")
     >>> backbone.channels, backbone.stages[-2:]
     ((512,), ('layer3', 'layer4'))
+    >>> Backbone("resnet10t", levels=(2, 3)).channels
+    (128, 256)
     """
 
     def __init__(
@@ -75,26 +90,38 @@ class Backbone(nn.Module):
         options: Mapping[str, Any] | None = None,
         pretrained: bool = False,
         size: tuple[int, int] | None = None,
+        channels_in: int = 3,
+        levels: Sequence[int] = (),
     ) -> None:
         super().__init__()
         origin = BACKBONES.get(name, Origin(name))
-        self.network = _created(origin.timm, {**origin.options, **(options or {})}, pretrained=pretrained)
+        self.channels_in, self.levels = channels_in, tuple(levels)
+        self.network = _network(origin.timm, {**origin.options, **(options or {})}, pretrained=pretrained, channels_in=channels_in)
+        self.begun_anew = first_convolutions(self.network, channels_in) if channels_in != RGB else ()
+        if self.levels:
+            check_levels(self.network, name, self.levels)
         if origin.cut:
             origin.cut(self.network)
         features, ran = _rehearsed(self, name, size or _own_size(self.network))
         self.channels: tuple[int, ...] = tuple(one.shape[1] for one in features.maps)
         self.has_token = features.token is not None
-        self.stages = _stages(self.network, ran)
-        idle = [child for child, module in self.network.named_children() if child not in {one.partition(".")[0] for one in ran}]
+        # The last normalisation of a transformer runs after each level: its place is where it ran last.
+        self.stages = _stages(self.network, list(dict.fromkeys(reversed(ran)))[::-1] if self.levels else ran)
+        idle = _never_ran(self.network, ran, stages=bool(self.levels))
         classifier = self.network.default_cfg.get("classifier") or ()
         self.left_out = tuple(dict.fromkeys([*((classifier,) if isinstance(classifier, str) else classifier), *idle]))
         for child in idle:
-            if next(iter(getattr(self.network, child).state_dict()), None):
-                setattr(self.network, child, nn.Identity())
+            if next(iter(self.network.get_submodule(child).state_dict()), None):
+                self.network.set_submodule(child, nn.Identity())
         self._frozen = 0
 
     def forward(self, x: torch.Tensor) -> Features:
-        """(B, 3, height, width) float to `Features`: the last map, and the class token of a transformer."""
+        """(B, channels_in, height, width) float to `Features`: the last map, and the class token of a transformer; or the levels."""
+        if self.levels:
+            maps = self.network.forward_intermediates(
+                x, indices=list(self.levels), norm=True, stop_early=True, output_fmt="NCHW", intermediates_only=True
+            )
+            return Features(tuple(maps))
         out = self.network.forward_features(x)
         if out.ndim == 3:
             return self._from_tokens(out, x)
@@ -134,6 +161,36 @@ class Backbone(nn.Module):
         height, width = self.network.patch_embed.dynamic_feat_size(tuple(x.shape[-2:]))
         grid = tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, height, width)
         return Features((grid,), tokens[:, 0] if prefix else None)
+
+
+def _network(name: str, options: dict[str, Any], *, pretrained: bool, channels_in: int) -> Any:
+    """The timm network for images of so many channels; of other than 3 its first convolution is as initialised."""
+    if channels_in == RGB:
+        return _created(name, options, pretrained=pretrained)
+    if channels_in < 1:
+        raise InvalidInputError(f"A backbone must read at least 1 channel; got {channels_in}.")
+    network = _created(name, {**options, "in_chans": channels_in}, pretrained=False)
+    if pretrained:  # timm itself would sum the weights of red, green and blue, or repeat them; other channels mean other things
+        learnt = _created(name, options, pretrained=True).state_dict()
+        own = network.state_dict()
+        network.load_state_dict({**learnt, **{entry: own[entry] for entry in first_convolutions(network, channels_in)}})
+    return network
+
+
+def _never_ran(network: Any, ran: list[str], *, stages: bool) -> list[str]:
+    """The network's parts that never run; with `stages` those within its trunk too."""
+    parts = {one.partition(".")[0] for one in ran}
+    idle = [child for child, _ in network.named_children() if child not in parts]
+    if stages:
+        began = {_stage_of(one) for one in ran}
+        trunks = [trunk for trunk in _TRUNKS if trunk in parts]
+        idle += [
+            name
+            for trunk in trunks
+            for part, _ in network.get_submodule(trunk).named_children()
+            if (name := f"{trunk}.{part}") not in began
+        ]
+    return idle
 
 
 def _created(name: str, options: dict[str, Any], *, pretrained: bool) -> Any:
@@ -185,9 +242,9 @@ def _rehearsed(backbone: Backbone, name: str, size: tuple[int, int]) -> tuple[Fe
     backbone.eval()
     try:
         with torch.no_grad():
-            features: Features = functional_call(backbone, state, (torch.empty(1, 3, *size, device="meta"),))
+            features: Features = functional_call(backbone, state, (torch.empty(1, backbone.channels_in, *size, device="meta"),))
     except Exception as error:  # the network is a third party's: it may fail in any way where it does not take the size
-        raise InvalidInputError(_unfit(backbone.network, name, size, error)) from error
+        raise InvalidInputError(_unfit(backbone, name, size, error)) from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -195,8 +252,8 @@ def _rehearsed(backbone: Backbone, name: str, size: tuple[int, int]) -> tuple[Fe
     return features, ran
 
 
-def _unfit(network: Any, name: str, size: tuple[int, int], error: Exception) -> str:
-    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+def _unfit(backbone: Backbone, name: str, size: tuple[int, int], error: Exception) -> str:
+    patch = getattr(getattr(backbone.network, "patch_embed", None), "patch_size", None)
     if patch and any(length % side for length, side in zip(size, patch, strict=True)):
         nearest = (max(1, round(length / side)) * side for length, side in zip(size, patch, strict=True))
         return (
@@ -204,6 +261,11 @@ def _unfit(network: Any, name: str, size: tuple[int, int], error: Exception) -> 
             f"multiples of that; got {size[0]} x {size[1]}. The nearest is {' x '.join(map(str, nearest))}."
         )
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if backbone.levels:
+        return (
+            f"The backbone {name!r} must turn an image of {size[0]} x {size[1]} pixels into the maps of the levels "
+            f"{list(backbone.levels)}; it does not ({reason}). Its levels are {described_levels(backbone.network)}."
+        )
     return (
         f"The backbone {name!r} must turn an image of {size[0]} x {size[1]} pixels into feature maps; it does not ({reason}). "
         "Choose the size or the options (img_size, dynamic_img_size) that it takes, or another backbone."

@@ -7,10 +7,10 @@ from typing import Any
 
 from safetensors.torch import save as to_bytes
 
-from covis.config import from_table, to_table
+from covis.config import from_table
 from covis.errors import DamagedFileError, InvalidInputError, UnknownNameError
 from covis.files import atomic_path, check_absent, read_json, write_json
-from covis.models.place import PlaceModel
+from covis.models.place import PlaceModel, model_card
 from covis.models.weights import read_weights
 from covis.settings import ModelSettings
 
@@ -28,7 +28,7 @@ def save(model: PlaceModel, path: str | Path, *, overwrite: bool = False) -> Pat
     header = {
         "format": FORMAT,
         "version": VERSION,
-        "settings": to_table(model.settings),
+        "settings": model_card(model.settings),
         "digest": model.digest,
         "dim": model.dim,
         "history": dict(model.history),

@@ -17,7 +17,7 @@ from covis.files import atomic_path, check_absent, file_digest
 from covis.models.backbones import BACKBONES
 from covis.models.place import PlaceModel
 from covis.models.weights import misfits, read_weights
-from covis.pixels import Resize
+from covis.pixels import PhotoResize
 from covis.settings import ModelSettings
 
 _RESNET = [(r"^0\.", "conv1."), (r"^1\.", "bn1."), *((rf"^{number + 3}\.", f"layer{number}.") for number in (1, 2, 3, 4))]
@@ -57,7 +57,7 @@ def convert_gcl_checkpoint(
     normalize: bool = True,
     height: int = 480,
     width: int = 640,
-    resize: Resize = "pil",
+    resize: PhotoResize = "pil",
 ) -> PlaceModel:
     """Make a place model of a checkpoint that GCL's reference implementation wrote.
 

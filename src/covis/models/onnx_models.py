@@ -175,6 +175,12 @@ def load_onnx(path: str | Path, *, options: Mapping[str, Any] | None = None, thr
     return OnnxModel(session, path, settings=settings, digest=made, header={})
 
 
+def open_session(path: Path, *, threads: int | None = None) -> tuple[Any, str]:
+    """A session over a file of others, and a hash of it and of the files beside it that hold its weights."""
+    made = digest([_file_hash(path), _data_hashes(path)])
+    return _session(path, threads or processor_threads()), made
+
+
 def processor_threads() -> int:
     """How many threads compute: as many as torch takes (it honours OMP_NUM_THREADS), and no more than this process has cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

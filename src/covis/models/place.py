@@ -22,13 +22,18 @@ from covis.lookup import resolve
 from covis.models.aggregators import AGGREGATORS, NEEDS_A_TOKEN, Features
 from covis.models.backbones import Backbone
 from covis.models.describers import OfTorch, describe
+from covis.models.encoders import LabelEncoder
 from covis.models.weights import load_backbone
-from covis.pixels import ImageLike, check_size, decode_ahead, normalize
+from covis.pixels import ImageLike, Resize, check_size, decode_ahead, normalize
+from covis.semantics.encodings import encoding
 from covis.settings import ModelSettings
 
 
 class PlaceModel(OfTorch, nn.Module):
     """A network that describes a photograph by one vector; near vectors mean the same place.
+
+    With `settings.encoding` it reads label maps in the photographs' place: (B, 1, height, width) class numbers for
+    (B, 3, height, width) pixels. All else is the same.
 
     Args:
         settings: the network and the pixels it expects.
@@ -55,6 +60,7 @@ class PlaceModel(OfTorch, nn.Module):
         _check(settings)
         self.settings = settings
         self.history: Mapping[str, Any] = {}
+        self.encoder = LabelEncoder(encoding(settings.encoding)) if settings.encoding.classes else None
         make = resolve(settings.aggregator, AGGREGATORS, what="aggregator")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
@@ -63,6 +69,8 @@ class PlaceModel(OfTorch, nn.Module):
                 options=settings.backbone_options,
                 pretrained=settings.pretrained and weights is None,
                 size=(settings.height, settings.width),
+                channels_in=3 if self.encoder is None else len(self.encoder.weights),
+                levels=settings.levels,
             )
             self.aggregator = _aggregator(make, settings, self.backbone)
             self.projection: nn.Module = nn.Linear(self.aggregator.dim, settings.projection) if settings.projection else nn.Identity()
@@ -87,12 +95,15 @@ class PlaceModel(OfTorch, nn.Module):
     @property
     def digest(self) -> str:
         """A hash of all that decides a descriptor: the settings and the weights as they are now (16 hex digits)."""
-        settings = to_table(dataclasses.replace(self.settings, pretrained=False))  # where weights came from does not count, they do
-        return digest({"settings": settings, "weights": weights_digest(self)})
+        settings = model_card(dataclasses.replace(self.settings, pretrained=False))  # where weights came from does not count, they do
+        read = (
+            {} if self.encoder is None else {"encoding": encoding(self.settings.encoding).digest()}
+        )  # a file's name says not what it holds
+        return digest({"settings": settings, "weights": weights_digest(self), **read})
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, height, width) uint8 to (B, dim) descriptors, in the mode (train or eval) that the module is in."""
-        features = self.projection(self.aggregator(self.backbone(normalize(pixels, self.mean, self.std))))
+        features = self.projection(self.aggregator(self.see(pixels)))
         described: torch.Tensor = F.normalize(features, dim=1) if self.settings.normalize else features
         return described
 
@@ -105,6 +116,11 @@ class PlaceModel(OfTorch, nn.Module):
     def describe(self, images: Sequence[ImageLike], *, batch: int = 32) -> NDArray[np.float32]:
         """Describe images, in eval mode: `covis.models.describers.describe`."""
         return describe(self, images, batch=batch)
+
+    @property
+    def resize(self) -> Resize:
+        """How images, or label maps, get to the network's size."""
+        return self.settings.resize if self.encoder is None else "labels"
 
     @property
     def starts_from_data(self) -> bool:
@@ -135,12 +151,35 @@ class PlaceModel(OfTorch, nn.Module):
     def _features(self, images: Sequence[ImageLike], *, batch: int) -> Iterator[Features]:
         for pixels in self._decoded(images, batch=batch):
             with evaluating(self), torch.no_grad():
-                features: Features = self.backbone(normalize(pixels, self.mean, self.std))
+                features = self.see(pixels)
             yield features
+
+    def see(self, pixels: torch.Tensor) -> Features:
+        """What the backbone gives for (B, 3, height, width) pixels; of label maps, (B, 1, height, width), with the masks that they show."""
+        if self.encoder is None:
+            features: Features = self.backbone(normalize(pixels, self.mean, self.std))
+            return features
+        numbers = pixels.to(self.mean.device)
+        features = self.backbone(self.encoder(numbers))
+        return features._replace(masks=self.encoder.masks(numbers))
 
     def _decoded(self, images: Sequence[ImageLike], *, batch: int) -> Iterator[torch.Tensor]:
         settings = self.settings
-        return decode_ahead(images, height=settings.height, width=settings.width, resize=settings.resize, batch=batch)
+        return decode_ahead(images, height=settings.height, width=settings.width, resize=self.resize, batch=batch)
+
+
+def model_card(settings: ModelSettings) -> dict[str, Any]:
+    """The settings as plain values, as they were before a network could have levels or read label maps where it does neither.
+
+    >>> "levels" in model_card(ModelSettings()), model_card(ModelSettings(levels=(2, 3, 4)))["levels"]
+    (False, [2, 3, 4])
+    """
+    table = to_table(settings)
+    plain = to_table(ModelSettings())
+    for name in ("levels", "encoding"):
+        if table[name] == plain[name]:
+            del table[name]
+    return table
 
 
 def _check(settings: ModelSettings) -> None:
@@ -159,7 +198,8 @@ def _aggregator(make: Callable[..., Any], settings: ModelSettings, backbone: Bac
             f"The aggregator {settings.aggregator!r} does not take the options {settings.aggregator_options}; {error}."
         ) from error
     if getattr(aggregator, "needs_token", False) and not backbone.has_token:
-        raise InvalidInputError(f"The aggregator {settings.aggregator!r} needs {NEEDS_A_TOKEN}; {settings.backbone!r} has none.")
+        has = "with levels no class token comes out" if settings.levels else f"{settings.backbone!r} has none"
+        raise InvalidInputError(f"The aggregator {settings.aggregator!r} needs {NEEDS_A_TOKEN}; {has}.")
     return aggregator
 
 

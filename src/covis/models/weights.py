@@ -41,6 +41,9 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 def load_backbone(backbone: Backbone, path: str | Path) -> None:
     """Fill a backbone from a file of timm's names; entries of parts that it has not (the classifier), and only those, are left out.
 
+    A backbone that does not read photographs (`channels_in` is not 3) keeps the first convolution that it was made with where the
+    file's is the same but for the input channels; nothing else may differ.
+
     Raises:
         MissingFileError: there is no such file.
         DamagedFileError: it is truncated, or no state dict.
@@ -48,14 +51,22 @@ def load_backbone(backbone: Backbone, path: str | Path) -> None:
     """
     stored = read_weights(path)
     heads = tuple(f"{name}." for name in backbone.left_out)
-    own = backbone.network.state_dict()
-    given = {name: value for name, value in stored.items() if name in own or not name.startswith(heads)}
+    state = backbone.network.state_dict()
+    anew = {name for name in backbone.begun_anew if name in stored and _other_inputs(stored[name], state[name])}
+    own = {name: value for name, value in state.items() if name not in anew}
+    given = {name: value for name, value in stored.items() if name in own or not (name in anew or name.startswith(heads))}
     if complaints := misfits(given, own):
         raise InvalidInputError(
             f"The weights {path} must fit the network entry by entry; {complaints}. "
             "Choose the backbone and the options that they were made with."
         )
-    backbone.network.load_state_dict(given)
+    backbone.network.load_state_dict({**state, **given})
+
+
+def _other_inputs(given: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether two weights of a convolution differ in the number of input channels alone."""
+    alike = given.ndim == own.ndim and (given.shape[0], given.shape[2:]) == (own.shape[0], own.shape[2:])
+    return alike and given.shape[1] != own.shape[1]
 
 
 def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:

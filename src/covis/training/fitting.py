@@ -33,6 +33,7 @@ from covis.training import preflight
 from covis.training.augmentation import augment, draw
 from covis.training.descriptions import describe_rows
 from covis.training.feeds import Batch, Feed, Part
+from covis.training.guides import Guide
 from covis.training.journals import Journal
 from covis.training.optimisers import learning_rate, make_optimiser
 from covis.training.preparation import SceneFiles, journal, leave_out_unused, network, own_random_state, pixel_store, seed_part
@@ -55,6 +56,7 @@ def fit(
     *,
     out: str | Path,
     validation: Validation = (),
+    guide: Guide | None = None,
     progress: bool = True,
 ) -> PlaceModel:
     """Train a model; a killed run that is started again ends as it would have.
@@ -71,6 +73,7 @@ def fit(
         out: the folder of the run.
         validation: scenes that decide which model is kept, each with its labels or None; used where
             `settings.validate` names a protocol.
+        guide: what is added to the loss of each item, besides the loss: a teacher (`covis.structure.distillation`).
         progress: show a bar with step, loss and speed on stderr.
 
     Returns:
@@ -88,9 +91,9 @@ def fit(
         TrainingDivergedError: a loss or a gradient is no longer finite; the message names the step and the images.
         MissingExtraError: the logger needs an extra that is not installed.
     """
-    preflight.check(model, scenes, labels, settings, validation)
+    preflight.check(model, scenes, labels, settings, validation, guide)
     folder = RunFolder(Path(out))
-    run = Run(model, tuple(scenes), tuple(labels), settings, folder, tuple(validation), progress)
+    run = Run(model, tuple(scenes), tuple(labels), settings, folder, tuple(validation), progress, guide)
     folder.begin(run.header())
     if (folder.path / "model").exists():
         return checkpoints.load(folder.path / "model")
@@ -137,7 +140,7 @@ def _learn(run: Run) -> None:
         )
         siamese = _Siamese(run, model, stack.enter_context(feed), kept)
         if settings.validate.protocol:
-            siamese.judge = stack.enter_context(Judge(run.validation, settings.validate, model.settings))
+            siamese.judge = stack.enter_context(Judge(run.validation, settings.validate, model))
         if rank == 0:
             siamese.journal = stack.enter_context(journal(run, done))
         trainer = _trainer(settings, run.folder.path, steps=settings.steps - done)
@@ -163,6 +166,8 @@ class _Siamese(pl.LightningModule):
         self.tally = Tally()
         self.norm, self.overflows = 0.0, 0
         model.backbone.freeze(run.settings.freeze)
+        if run.guide is not None:
+            run.guide.attach(model)
         if run.settings.devices > 1:
             leave_out_unused(model)
 
@@ -193,11 +198,13 @@ class _Siamese(pl.LightningModule):
             a, b = a.float(), b.float()
             similarity, weight = (torch.from_numpy(values).to(a) for values in (part.pairs.similarity, part.pairs.weight))
             losses = self.loss(a, b, similarity)
-            if not torch.isfinite(losses).all():
-                raise TrainingDivergedError(self._diverged(part, losses.detach()))
-            total: torch.Tensor = (weight * losses).mean()
+            guided = torch.zeros_like(losses) if self.run.guide is None else self.run.guide.loss(part.pairs, a, b)
+            summed = losses + guided
+            if not torch.isfinite(summed).all():
+                raise TrainingDivergedError(self._diverged(part, summed.detach()))
+            total: torch.Tensor = (weight * summed).mean()
         if self.run.logs(self.step + 1):
-            self.tally.add(Seen(a.detach(), b.detach(), similarity, weight, losses.detach(), self.floor(similarity)))
+            self.tally.add(Seen(a.detach(), b.detach(), similarity, weight, losses.detach(), self.floor(similarity), guided.detach()))
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -266,6 +273,8 @@ class _Siamese(pl.LightningModule):
 
     def _write_row(self, value: float) -> None:
         means = self.tally.means()
+        if self.run.guide is None:
+            del means["guided"]
         if self.journal is not None:
             values = {
                 **means,

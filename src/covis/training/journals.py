@@ -35,6 +35,7 @@ COLUMNS = (
     "mining",
     "seconds",
     "validation",
+    "guided",
 )
 """Of `log.csv`; what each means: docs/training.md."""
 
@@ -146,7 +147,8 @@ class Journal:
         if not self._path.exists():
             return []
         with self._path.open(encoding="utf-8", newline="") as stream:
-            whole = [row for row in csv.reader(stream) if len(row) == len(COLUMNS) and row[0].isdigit()]
+            width = len(COLUMNS)  # one less where the log was begun before there were guides
+            whole = [[*row, ""][:width] for row in csv.reader(stream) if len(row) in (width - 1, width) and row[0].isdigit()]
         return [row for row in whole if int(row[0]) <= self._done]
 
 

@@ -23,6 +23,7 @@ from covis.models.place import PlaceModel
 from covis.pairs import SAMPLERS, Sampler
 from covis.settings import AugmentSettings, TrainSettings
 from covis.training.feeds import Share
+from covis.training.guides import Guide
 from covis.training.journals import load_tensorboard
 from covis.training.validation import Validation, check_validation
 
@@ -49,7 +50,14 @@ _BELOW_ONE = ("brightness", "contrast", "saturation")
 _UP_TO_ONE = ("grey", "noise", "erase")
 
 
-def check(model: PlaceModel, scenes: Sequence[Scene], labels: Sequence[Labels], settings: TrainSettings, validation: Validation) -> None:
+def check(
+    model: PlaceModel,
+    scenes: Sequence[Scene],
+    labels: Sequence[Labels],
+    settings: TrainSettings,
+    validation: Validation = (),
+    guide: Guide | None = None,
+) -> None:
     """Look at everything that can be looked at before the first step.
 
     Raises:
@@ -61,6 +69,13 @@ def check(model: PlaceModel, scenes: Sequence[Scene], labels: Sequence[Labels], 
     """
     check_scenes(scenes, labels)
     check_settings(settings)
+    if guide is not None and settings.augment.mirror and getattr(guide, "upright", False):
+        raise InvalidInputError(
+            "[train.augment] mirror must be false where a teacher draws the network, whose descriptors are those of label maps that are "
+            "not mirrored. Set it so in [structure.student.train.augment]."
+        )
+    if model.resize == "labels":
+        _check_keeps_numbers(settings.augment)
     check_device(settings)
     _check_learns(model, settings)
     check_loss_and_sampler(model.dim, labels, settings)
@@ -157,6 +172,15 @@ def _check_augmentation(settings: AugmentSettings) -> None:
         value = getattr(settings, name)
         if not (0 <= value < 1 or (value == 1 and name in _UP_TO_ONE)):
             raise InvalidInputError(f"[train.augment] {name} must be in [0, 1{']' if name in _UP_TO_ONE else ')'}; got {value}.")
+
+
+def _check_keeps_numbers(settings: AugmentSettings) -> None:
+    """Hold that label maps are at most mirrored: darker or grey, a class number would be another class."""
+    if settings != AugmentSettings(mirror=settings.mirror):
+        raise InvalidInputError(
+            "[train.augment] may only mirror where a network reads label maps, whose numbers are classes and no colours; "
+            f"got {settings}. Set the others to 0."
+        )
 
 
 def _check_schedule(settings: TrainSettings) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from covis.images import Scene
+from covis.images import Scene, files_of
 from covis.models.place import PlaceModel
-from covis.pixels import PixelStore
+from covis.pixels import PixelStore, Resize, channels_of
 from covis.training import preflight
 from covis.training.journals import Journal
 from covis.training.state import Checkpoint, Run
@@ -31,7 +31,7 @@ def network(run: Run, kept: Checkpoint | None) -> PlaceModel:
 def start_from_data(model: PlaceModel, scenes: Sequence[Scene], *, seed: int) -> None:
     """Start an aggregator that needs it (NetVLAD) from the training images of both sides; for others nothing is done."""
     if model.starts_from_data:
-        files = [SceneFiles(scene) for scene in scenes]
+        files = [SceneFiles(scene, resize=model.resize) for scene in scenes]
         model.initialise([one.path(row) for one in files for row in range(len(one))], seed=seed)
 
 
@@ -39,7 +39,7 @@ def leave_out_unused(model: PlaceModel) -> None:
     """Parameters without a part in the descriptor (a mask token, say) get no gradient; processes would wait for it for ever."""
     size = model.settings
     model.eval()
-    model(torch.zeros((2, 3, size.height, size.width), dtype=torch.uint8)).sum().backward()
+    model(torch.zeros((2, channels_of(model.resize), size.height, size.width), dtype=torch.uint8)).sum().backward()
     model.train()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.grad is not None)
@@ -66,13 +66,14 @@ class SceneFiles:
 
     Args:
         scene: the scene.
+        resize: how the network takes them: with "labels" they are the label maps.
 
     Attributes:
         first_of_database: the row of the first database image.
     """
 
-    def __init__(self, scene: Scene) -> None:
-        self._tables = [scene.queries] if scene.training else [scene.queries, scene.database]
+    def __init__(self, scene: Scene, *, resize: Resize = "pil") -> None:
+        self._tables = [files_of(side, resize) for side in ([scene.queries] if scene.training else [scene.queries, scene.database])]
         self.first_of_database = 0 if scene.training else len(scene.queries)
 
     def __len__(self) -> int:
@@ -86,8 +87,8 @@ class SceneFiles:
 
 def pixel_store(run: Run) -> PixelStore:
     """The pixels of the training scenes, at the size of the network; rows are those of `SceneFiles`."""
-    size = run.model.settings
-    return PixelStore([SceneFiles(scene) for scene in run.scenes], size.height, size.width, resize=size.resize)
+    model = run.model
+    return PixelStore([SceneFiles(scene, resize=model.resize) for scene in run.scenes], model.height, model.width, resize=model.resize)
 
 
 def journal(run: Run, done: int) -> Journal:

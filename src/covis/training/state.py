@@ -20,6 +20,7 @@ from covis.labels import Labels
 from covis.models.place import PlaceModel
 from covis.models.weights import load_safely, read_weights
 from covis.settings import TrainSettings
+from covis.training.guides import Guide
 from covis.training.journals import row_due
 from covis.training.validation import worth
 
@@ -163,6 +164,7 @@ class Run:
         folder: where it lies.
         validation: scenes that decide which model is kept, each with its labels or None.
         progress: show a bar.
+        guide: what draws the network besides the loss, if anything does.
     """
 
     model: PlaceModel
@@ -172,6 +174,7 @@ class Run:
     folder: RunFolder
     validation: tuple[tuple[Scene, Labels | None], ...]
     progress: bool
+    guide: Guide | None = None
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint is written after this step."""
@@ -193,6 +196,8 @@ class Run:
             sides = [[scene.name, scene.queries.digest(), scene.database.digest()] for scene, _ in self.validation]
             graded = [None if one is None else labels_digest([one]) for _, one in self.validation]
             found["validation"] = digest([sides, graded])
+        if self.guide is not None:
+            found["guide"] = self.guide.digest
         return found
 
     def history(self, curve: Sequence[tuple[int, float]]) -> dict[str, Any]:
@@ -203,6 +208,7 @@ class Run:
             "scenes": [scene.name for scene in self.scenes],
             "labels": [{"rule": one.rule, "parameters": dict(one.parameters)} for one in self.labels],
             **({"validation": self._chosen(curve)} if curve else {}),
+            **({"guide": self.guide.digest} if self.guide is not None else {}),
             "from": {"digest": self.model.digest, **self.model.history},
         }
 

@@ -24,6 +24,7 @@ class Seen:
         weight: (P,).
         losses: (P,).
         floor: like `similarity`, the least value that the loss could have.
+        guided: (P,) what a guide adds to `losses`; 0 where there is none.
     """
 
     a: torch.Tensor
@@ -32,6 +33,7 @@ class Seen:
     weight: torch.Tensor
     losses: torch.Tensor
     floor: torch.Tensor
+    guided: torch.Tensor
 
 
 class Tally:
@@ -45,21 +47,23 @@ class Tally:
         distance = torch.linalg.vector_norm((seen.a if seen.b.ndim == 2 else seen.a[:, None]) - seen.b, dim=-1)
         unrelated = seen.similarity == 0
         items, entries = (torch.tensor(float(one.numel()), device=seen.a.device) for one in (seen.losses, seen.similarity))
-        sums = (items, entries, (seen.weight * seen.losses).sum(), seen.floor.sum(), (seen.losses == 0).sum())
-        self._sums.append(torch.stack([one.to(seen.a) for one in (*sums, distance[unrelated].sum(), unrelated.sum())]))
+        sums = (items, entries, (seen.weight * (seen.losses + seen.guided)).sum(), seen.floor.sum(), (seen.losses == 0).sum())
+        added = (seen.weight * seen.guided).sum()
+        self._sums.append(torch.stack([one.to(seen.a) for one in (*sums, distance[unrelated].sum(), unrelated.sum(), added)]))
 
     def means(self) -> dict[str, float]:
-        """Loss, floor, null and spread of the whole batch.
+        """Loss, floor, null, spread and guided of the whole batch.
 
-        Loss is weighted, as it is learnt from; null is the share of losses that are exactly 0; spread is the mean
-        distance of images of similarity 0, NaN where there are none. Where processes train together, all must ask for it.
+        Loss is weighted, as it is learnt from; guided is what of it a guide added; null is the share of losses that are exactly 0,
+        before a guide; spread is the mean distance of images of similarity 0, NaN where there are none. Where processes train
+        together, all must ask for it.
         """
         total = torch.stack(self._sums).sum(dim=0)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(total)
-        items, entries, loss, floor, null, apart, unrelated = total.tolist()
+        items, entries, loss, floor, null, apart, unrelated, added = total.tolist()
         spread = apart / unrelated if unrelated else float("nan")
-        return {"loss": loss / items, "floor": floor / entries, "null": null / items, "spread": spread}
+        return {"loss": loss / items, "floor": floor / entries, "null": null / items, "spread": spread, "guided": added / items}
 
 
 def in_words(scenes: Sequence[Scene], part: Part, row: int) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from covis.descriptors import Descriptors
 from covis.errors import CovisWarning, InvalidInputError, TrainingDivergedError, UnknownNameError
 from covis.evaluation import evaluate
-from covis.images import Images, Scene
+from covis.images import Images, Scene, files_of
 from covis.indexes import index
 from covis.labels import Labels
 from covis.leaks import check_no_leak
@@ -26,7 +26,7 @@ from covis.models.place import PlaceModel
 from covis.pixels import PixelStore
 from covis.protocols import Protocol, protocol
 from covis.rankings import Rankings
-from covis.settings import ModelSettings, ValidateSettings
+from covis.settings import ValidateSettings
 from covis.training.descriptions import describe_rows
 from covis.truths import depth, join, truth
 
@@ -45,15 +45,15 @@ class Judge:
     Args:
         validation: the scenes, checked by `check_validation`.
         settings: protocol, metric and search depth.
-        model: the pixels that the network expects.
+        model: whose pixels they become.
     """
 
-    def __init__(self, validation: Validation, settings: ValidateSettings, model: ModelSettings) -> None:
+    def __init__(self, validation: Validation, settings: ValidateSettings, model: PlaceModel) -> None:
         self._scenes, self._labels = [scene for scene, _ in validation], _labels(validation)
         self._metric, self._rule = settings.metric, _narrowed(protocol(settings.protocol), settings)
         self._depths = [depth(scene, self._rule, labels, k=settings.k) for scene, labels in validation]
         self._k = settings.k
-        sides = [side for scene in self._scenes for side in (scene.queries, scene.database)]
+        sides = [files_of(side, model.resize) for scene in self._scenes for side in (scene.queries, scene.database)]
         self._store = PixelStore(sides, model.height, model.width, resize=model.resize)
 
     def __enter__(self) -> Judge:
