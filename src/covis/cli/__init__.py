@@ -4,7 +4,7 @@ Paths written go to stdout, talk and progress to stderr. Defaults are those of t
 `data` has the commands on data sets and labels, `splitting` covis split, `learning` those that train, `models` those that convert
 or export a network, `describing` covis extract, `whitening` covis whiten, `indexing` covis index and search, `reranking` covis rerank,
 `attention` covis attention, `auditing` covis audit, `localising` covis localise, `listing` covis ls, `gcl` and `truth` more of covis
-convert, `scoring` what judges, `studies` covis sweep and covis latent.
+convert, `scoring` what judges, `segmenting` covis segment, `studies` covis sweep and covis latent.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from covis.cli import (  # noqa: F401 - imported for the commands that they add
     models,
     reranking,
     scoring,
+    segmenting,
     splitting,
     studies,
     truth,
@@ -51,8 +52,8 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             say(
-                "covis: interrupted. world, label, extract, evaluate, rerank --cache, audit --cache, train, run, sweep and demo go on from "
-                "here when they are started again."
+                "covis: interrupted. world, label, segment, extract, evaluate, rerank --cache, audit --cache, train, distill, run, sweep "
+                "and demo go on from here when they are started again."
             )
         raise
 

@@ -1,4 +1,4 @@
-"""Commands that need a network to learn or to be shown: demo, run, train."""
+"""Commands that need a network to learn or to be shown: demo, run, train, distill."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from covis.cli.shell import Again, AsJson, Out, Weights, app, plain_scores, print_json, print_paths, say
+from covis.cli.shell import Again, AsJson, Maps, Out, Weights, app, plain_scores, print_json, print_paths, say
 
 
 @app.command()
@@ -32,13 +32,14 @@ def run_command(
     out: Out,
     weights: Weights = None,
     layout: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
+    maps: Maps = None,
     overwrite: Again = False,
     as_json: AsJson = False,
 ) -> None:
     """The whole chain on your own data, resumable: one table and one picture at the end."""
     from covis.chain import run as run_chain
 
-    result = run_chain(recipe, data, out=out, weights=weights, layout=layout, overwrite=overwrite, say=say)
+    result = run_chain(recipe, data, out=out, weights=weights, layout=layout, maps=maps, overwrite=overwrite, say=say)
     say(f"\n{result}\n")
     if as_json:
         print_json(
@@ -52,6 +53,25 @@ def run_command(
         print_paths(result.out / "table.txt", result.picture)
 
 
+@app.command("distill")
+def distill_command(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe with a [structure] (structvpr-town) or a TOML file.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="The data set's folder.", show_default=False)],
+    out: Out,
+    labels: Annotated[Path | None, typer.Option(help="Labels of the training scenes, in place of the recipe's rule.")] = None,
+    weights: Weights = None,
+    layout: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
+    maps: Maps = None,
+    overwrite: Again = False,
+) -> None:
+    """Let a network learn from label maps what photographs do not show: two branches, ranked pairs, a student; resumes."""
+    from covis.chain import distill
+
+    result = distill(recipe, data, out=out, labels=labels, weights=weights, layout=layout, maps=maps, overwrite=overwrite, say=say)
+    say(f"\n{result}\n")
+    print_paths(out / "train" / "model", *result.files)
+
+
 @app.command("train")
 def train_command(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (covis ls recipes) or a TOML file.", show_default=False)],
@@ -60,10 +80,11 @@ def train_command(
     labels: Annotated[Path | None, typer.Option(help="Labels of the training scenes, in place of the recipe's rule.")] = None,
     weights: Weights = None,
     layout: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
+    maps: Maps = None,
     overwrite: Again = False,
 ) -> None:
     """Train a network on the training split; resumes where it was killed."""
     from covis.chain import train as train_chain
 
-    train_chain(recipe, data, out=out, labels=labels, weights=weights, layout=layout, overwrite=overwrite, say=say)
+    train_chain(recipe, data, out=out, labels=labels, weights=weights, layout=layout, maps=maps, overwrite=overwrite, say=say)
     print_paths(out / "train" / "model")

@@ -36,6 +36,9 @@ Read = Annotated[
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="A local file with the backbone's weights.")]
+Maps = Annotated[
+    Path | None, typer.Option(help="A folder of label maps (covis segment), in place of those that the layout gives.", show_default=False)
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Again = Annotated[bool, typer.Option("--overwrite", help="Do steps again whose settings differ.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

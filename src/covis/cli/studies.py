@@ -11,6 +11,7 @@ from covis.cli.shell import (
     AsJson,
     Data,
     Layout,
+    Maps,
     Out,
     Overwrite,
     Read,
@@ -34,6 +35,8 @@ def sweep_command(
     only: Annotated[list[str] | None, typer.Option(help="An arm to run, as often as needed; default: all.", show_default=False)] = None,
     weights: Weights = None,
     layout: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
+    maps: Maps = None,
+    recipe: Annotated[str | None, typer.Option(help="Below all arms, in place of the study's.", show_default=False)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run cells again whose settings differ.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +44,17 @@ def sweep_command(
     from covis.sweeps import sweep
 
     result = sweep(
-        study, data, out=out, weights=weights, layout=layout, seeds=_seeds(seeds), only=only or None, overwrite=overwrite, say=say
+        study,
+        data,
+        out=out,
+        weights=weights,
+        layout=layout,
+        maps=maps,
+        recipe=recipe,
+        seeds=_seeds(seeds),
+        only=only or None,
+        overwrite=overwrite,
+        say=say,
     )
     say(f"\n{result}\n")
     if as_json:
