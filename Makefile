@@ -39,6 +39,8 @@ bench: $(READY)  ## speed; DATA=/path/to/redkitchen, PITTS=/path/to/pitts30k_tes
 	$(BIN)/python benchmarks/engines.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/extraction_memory.py
 	$(BIN)/python benchmarks/search.py --count 100000
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/partition.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distillation.py
 	$(BIN)/python benchmarks/training.py --images $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/view_labels.py --data $(or $(PITTS),$(COVIS_DATA)/metadata/pitts30k/pitts30k_test.npz)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/surface_labels.py --data $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)

@@ -40,8 +40,9 @@ from covis.reports.studies import Row, summarise
 from covis.reports.study_tables import study_text
 from covis.scores import Scores
 from covis.settings import Recipe, TrainSettings
-from covis.studies import Study, check_loss_and_sampler, check_study, chosen, folder_name, load_study, study_names
+from covis.studies import Study, check_study, chosen, folder_name, load_study, study_names
 from covis.sweeps import sweep
+from covis.verification import check_loss_and_sampler
 
 ARMS = {"gcl": {}, "contrastive": {"train": {"loss": "contrastive", "sampler": "binary"}}}
 
@@ -63,7 +64,9 @@ def test_shipped_studies_are_sound(name: str) -> None:
     assert one.compared_with() in recipes
     changed = [to_table(replace(recipe, name="", description="")) for recipe in recipes.values()]
     assert len({json.dumps(table, sort_keys=True) for table in changed}) == len(recipes), "no two arms are the same"
-    assert study_names() == sorted({"aggregator", "backbone", "composition", "dimension", "labels", "latent", "loss", "margin", "quick"})
+    assert study_names() == sorted(
+        ["aggregator", "backbone", "composition", "dimension", "labels", "latent", "loss", "margin", "quick", "structure"]
+    )
 
 
 def test_arms_are_laid_over_the_recipe() -> None:

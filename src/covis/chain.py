@@ -5,6 +5,7 @@ RUN/recipe.toml                        the recipe, every field written out
     scenes/<split>/<scene>/            what was read
     labels/<split>/<scene>.npz
     untrained/   train/                the network before, and after (train/model)
+    rgb/   teacher/   partition/       where the recipe has a structure: covis.stages
     descriptors/<arm>/<scene>/         database and queries
     whitening.npz
     rankings/<arm>/<scene>.npz          or joint/rankings.npz, where a protocol searches one index over all scenes
@@ -14,7 +15,8 @@ RUN/recipe.toml                        the recipe, every field written out
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,7 +25,7 @@ from covis.config import load_recipe, to_table, to_toml
 from covis.datasets import read
 from covis.datasets.label_files import label_files, load_labels
 from covis.descriptors import Descriptors
-from covis.errors import InvalidInputError, OutputExistsError
+from covis.errors import InvalidInputError, MissingFileError, OutputExistsError
 from covis.evaluation import evaluate
 from covis.extraction import extract, tiny_images
 from covis.files import digest, file_digest, write_text
@@ -34,22 +36,32 @@ from covis.leaks import check_no_leak
 from covis.lookup import chosen, resolve, with_options
 from covis.metrics import NEEDS
 from covis.models.checkpoints import load, save
-from covis.models.place import PlaceModel
+from covis.models.place import PlaceModel, model_card
 from covis.protocols import Protocol, protocol
 from covis.rankings import Rankings
 from covis.reports.sheets import retrieval_sheet
 from covis.reports.tables import score_table
 from covis.scores import Scores
 from covis.searching import search_depths, search_scenes
+from covis.semantics.maps import attach_maps, check_own_maps
 from covis.settings import Recipe
+from covis.stages import Shelf, Stages
 from covis.steps import Say, Steps
+from covis.structure.partition import Partition
 from covis.training.fitting import fit
 from covis.training.preparation import start_from_data
-from covis.verification import check_evaluation, check_learning
+from covis.verification import check_evaluation, check_learning, check_network
 from covis.whitening import Whitening, fit_whitening
 
-ARMS = {"tiny": "tiny grey image", "untrained": "before training", "trained": "trained", "whitened": "trained, whitened"}
-"""What is scored, and what the table calls it."""
+ARMS = {
+    "tiny": "tiny grey image",
+    "untrained": "before training",
+    "rgb": "stage I, photographs",
+    "teacher": "stage I, label maps",
+    "trained": "trained",
+    "whitened": "trained, whitened",
+}
+"""What is scored, and what the table calls it; "rgb" and "teacher" where the recipe has a structure."""
 
 GRADED = [name for name, parts in NEEDS.items() if "similarity" in parts]
 """Metrics that are asked of graded labels."""
@@ -82,7 +94,9 @@ def run(
     out: str | Path,
     weights: str | Path | None = None,
     layout: str | None = None,
-    arms: Sequence[str] = tuple(ARMS),
+    maps: str | Path | None = None,
+    arms: Sequence[str] | None = None,
+    shared: str | Path | None = None,
     overwrite: bool = False,
     say: Say = lambda _: None,
 ) -> RunResult:
@@ -97,7 +111,10 @@ def run(
         out: the run's folder.
         weights: a local file with the backbone's weights.
         layout: of the data, in place of the recipe's.
-        arms: what is scored, names of `ARMS`; a picture is drawn where "trained" is among them.
+        maps: a folder of label maps (`covis segment`), in place of those that the layout gives.
+        arms: what is scored, names of `ARMS`; a picture is drawn where "trained" is among them. Default: all that the recipe and the
+            data have.
+        shared: a folder for what several runs have in common; default: nothing is shared.
         overwrite: do steps again whose settings differ.
         say: takes a line of progress.
 
@@ -107,11 +124,13 @@ def run(
         SettingsDifferError: a step was done with other settings; the message shows the difference.
         CovisError: whatever a step finds wrong, with the file it found it in.
     """
-    chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), weights=weights, labels=None, overwrite=overwrite, say=say)
+    given = _Given(weights, None, maps, shared)
+    chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), given=given, overwrite=overwrite, say=say)
     check_evaluation(chain.recipe)
     check_learning(chain.recipe, weights=weights)
-    for arm in arms:
+    for arm in arms or ():
         resolve(arm, ARMS, what="arm")
+    arms = chain.arms() if arms is None else arms
     chain.train()
     scores = {arm: chain.score(arm) for arm in arms}
     result = RunResult(Path(out), scores, chain.table(scores), chain.picture() if "trained" in arms else None)
@@ -127,6 +146,7 @@ def train(
     labels: str | Path | None = None,
     weights: str | Path | None = None,
     layout: str | None = None,
+    maps: str | Path | None = None,
     overwrite: bool = False,
     say: Say = lambda _: None,
 ) -> PlaceModel:
@@ -140,29 +160,108 @@ def train(
             of those that the recipe's rule would make.
         weights: a local file with the backbone's weights.
         layout: of the data, in place of the recipe's.
+        maps: a folder of label maps, in place of those that the layout gives.
         overwrite: do steps again whose settings differ.
         say: takes a line of progress.
 
     Raises:
         CovisError: as in `run`.
     """
-    chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), weights=weights, labels=labels, overwrite=overwrite, say=say)
+    given = _Given(weights, labels, maps)
+    chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), given=given, overwrite=overwrite, say=say)
     check_learning(chain.recipe, weights=weights)
     model = chain.train()
     write_text(Path(out) / "recipe.toml", to_toml(chain.recipe))
     return model
 
 
+@dataclass(frozen=True)
+class Distilled:
+    """What `distill` left behind.
+
+    Attributes:
+        model: the student, which lies in RUN/train/model.
+        pairs: the training pairs, ranked under both branches.
+        table: their groups, shares and weights, as text.
+        files: the table, and the pictures that could be drawn.
+    """
+
+    model: PlaceModel
+    pairs: Partition
+    table: str
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return self.table
+
+
+def distill(
+    recipe: str | Path | Recipe,
+    data: str | Path,
+    *,
+    out: str | Path,
+    labels: str | Path | None = None,
+    weights: str | Path | None = None,
+    layout: str | None = None,
+    maps: str | Path | None = None,
+    overwrite: bool = False,
+    say: Say = lambda _: None,
+) -> Distilled:
+    """Both stages of StructVPR: branches trained on photographs and on label maps, pairs partitioned and weighted, the student drawn.
+
+    The same steps as in `run`, without what is asked; a run that was killed goes on where it was.
+
+    Args:
+        recipe: with a `[structure]` that names classes: the name of a shipped recipe, a TOML file, or a `Recipe`.
+        data: the data set's folder.
+        out: the run's folder.
+        labels: as in `train`.
+        weights: a local file with the backbone's weights.
+        layout: of the data, in place of the recipe's.
+        maps: a folder of label maps (`covis segment`), in place of those that the layout gives.
+        overwrite: do steps again whose settings differ.
+        say: takes a line of progress.
+
+    Raises:
+        InvalidInputError: the recipe has no structure, or the data no label maps.
+        CovisError: as in `run`.
+    """
+    found = _resolved(recipe, layout)
+    if not found.structure.classes:
+        raise InvalidInputError(
+            f"A recipe that distils must have a [structure] that names classes; {found.name!r} has none. Take structvpr-town as an "
+            "example, or covis train."
+        )
+    given = _Given(weights, labels, maps)
+    chain = _Chain(found, Path(data), Path(out), given=given, overwrite=overwrite, say=say)
+    check_learning(chain.recipe, weights=weights)
+    model = chain.train()
+    write_text(Path(out) / "recipe.toml", to_toml(chain.recipe))
+    pairs, table, files = chain.stages().report(chain.learn())
+    return Distilled(model, pairs, table, files)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Files that the caller hands in, where there are any."""
+
+    weights: str | Path | None = None
+    labels: str | Path | None = None
+    maps: str | Path | None = None
+    shared: str | Path | None = None
+
+
 class _Chain:
     """What a recipe asks for, made when it is asked for, each part once."""
 
-    def __init__(
-        self, recipe: Recipe, data: Path, out: Path, *, weights: str | Path | None, labels: str | Path | None, overwrite: bool, say: Say
-    ) -> None:
+    def __init__(self, recipe: Recipe, data: Path, out: Path, *, given: _Given, overwrite: bool, say: Say) -> None:
         if out.exists() and not out.is_dir():
             raise OutputExistsError(f"A run's --out must be a folder; {out} is a file. Choose another.")
-        self.recipe, self.data, self.out, self.weights, self.labels, self.say = recipe, data, out, weights, labels, say
+        self.recipe, self.data, self.out, self.say = recipe, data, out, say
+        self.weights, self.labels, self.maps = given.weights, given.labels, given.maps
+        self.shelf = Shelf(out, None if given.shared is None else Path(given.shared))
         self.steps = Steps(out, overwrite=overwrite, say=say)
+        self.known_stages: Stages | None = None
         self.known_scenes: dict[str, list[Scene]] = {}
         self.known_labels: dict[str, list[Labels]] = {}
 
@@ -181,36 +280,69 @@ class _Chain:
 
     def untrained(self) -> PlaceModel:
         """The network as it goes into training."""
-        folder, settings, scenes = self.out / "untrained", self.recipe.model, self.scenes("train")
+        settings, scenes = self.recipe.model, self.scenes("train")
         source = (
             {"file": Path(self.weights).name, "digest": file_digest(self.weights)} if self.weights else {"pretrained": settings.pretrained}
         )
 
-        def make() -> None:
-            model = PlaceModel(settings, seed=self.recipe.train.seed, weights=self.weights)
-            start_from_data(model, scenes, seed=self.recipe.train.seed)
-            save(model, folder, overwrite=True)
+        cards = {"model": model_card(settings), "weights": source, "seed": self.recipe.train.seed, "after": self.steps.after("read-train")}
+        folder = self.shelf.place("untrained", cards)
 
-        cards = {"model": to_table(settings), "weights": source, "seed": self.recipe.train.seed, "after": self.steps.after("read-train")}
+        def make() -> None:
+            with self.shelf.hold(folder):
+                if self.shelf.shared is not None and folder.exists():
+                    return
+                model = PlaceModel(settings, seed=self.recipe.train.seed, weights=self.weights)
+                start_from_data(model, scenes, seed=self.recipe.train.seed)
+                save(model, folder, overwrite=True)
+
         self.steps.do("model", cards, make, made=[folder])
         return load(folder)
 
     def train(self) -> PlaceModel:
-        """The trained network."""
+        """The trained network: after the only stage, or after stage II."""
+        if not self.recipe.structure.classes:
+            return self.learn()
+        check_network(self.recipe, weights=self.weights)  # both, before the first of several trainings
+        rgb, settings = self.learn(), self.recipe.structure
+        validation, after = self._validation()
+        start = rgb if settings.start == "rgb" else self.untrained()
+        return self.stages().student(rgb, start, validation=validation, after=after)
+
+    def learn(self) -> PlaceModel:
+        """The network that has learnt from photographs alone: stage I, or the only one."""
         scenes, labels = self.scenes("train"), self.label("train")
         validation, after = self._validation()
         check_no_leak(scenes, [scene for scene, _ in validation])
         if self.recipe.data.test:
             check_no_leak(scenes, self.scenes("test"), [scene for scene, _ in validation])
         model = self.untrained()
-        folder = self.out / "train"
+        settings = {"train": to_table(self.recipe.train), "after": self.steps.after("read-train", "label-train", "model", *after)}
+        first = bool(self.recipe.structure.classes)
+        folder = self.shelf.place("rgb" if first else "train", settings)
 
         def make() -> None:
-            fit(model, scenes, labels, self.recipe.train, out=folder, validation=validation)
+            with self.shelf.hold(folder):
+                fit(model, scenes, labels, self.recipe.train, out=folder, validation=validation)
 
-        settings = {"train": to_table(self.recipe.train), "after": self.steps.after("read-train", "label-train", "model", *after)}
-        self.steps.do("train", settings, make, made=[folder / "model"], owned=[folder])
+        self.steps.do("train-rgb" if first else "train", settings, make, made=[folder / "model"], owned=[folder])
         return load(folder / "model")
+
+    def stages(self) -> Stages:
+        """What the recipe's structure adds."""
+        if self.known_stages is None:
+            scenes, labels = self.scenes("train"), self.label("train")
+            self.known_stages = Stages(
+                self.recipe, self.steps, self.shelf, scenes=scenes, labels=labels, weights=self.weights, say=self.say
+            )
+        return self.known_stages
+
+    def arms(self) -> list[str]:
+        """What can be scored: the branches of stage I only where there are stages, the teacher only where what is asked has label maps."""
+        structured = bool(self.recipe.structure.classes)
+        sides = [side for scene in self.scenes("test") for side in (scene.database, scene.queries)] if structured else []
+        mapped = structured and all(side.segmentation is not None for side in sides)
+        return [arm for arm in ARMS if not ((arm == "rgb" and not structured) or (arm == "teacher" and not mapped))]
 
     def _validation(self) -> tuple[list[tuple[Scene, Labels | None]], list[str]]:
         """The scenes that choose the model, with labels where their protocol asks for similarity; and the steps they come from."""
@@ -228,7 +360,7 @@ class _Chain:
             return self._whitened()
         scenes = self.scenes("test")
         folders = [self.out / "descriptors" / arm / scene.name for scene in scenes]
-        model = None if arm == "tiny" else self.untrained() if arm == "untrained" else self.train()
+        model = self._network(arm)
 
         def make() -> None:
             for scene, folder in zip(scenes, folders, strict=True):
@@ -238,10 +370,23 @@ class _Chain:
                     else:
                         extract(model, images, out=folder / side)
 
-        made_by = {"tiny": [], "untrained": ["model"], "trained": ["train"]}[arm]
+        made_by = {"tiny": [], "untrained": ["model"], "rgb": ["train-rgb"], "teacher": ["train-teacher"], "trained": ["train"]}[arm]
         sides = [folder / side for folder in folders for side in ("database", "queries")]
         self.steps.do(f"extract-{arm}", {"after": self.steps.after("read-test", *made_by)}, make, made=sides)
         return [(Descriptors.load(folder / "queries"), Descriptors.load(folder / "database")) for folder in folders]
+
+    def _network(self, arm: str) -> PlaceModel | None:
+        """What describes in an arm; None: nothing that learns."""
+        if arm in ("rgb", "teacher") and not self.recipe.structure.classes:
+            raise InvalidInputError(f"The arm {arm!r} needs a recipe with a [structure] that names classes; {self.recipe.name!r} has none.")
+        made: dict[str, Callable[[], PlaceModel | None]] = {
+            "tiny": lambda: None,
+            "untrained": self.untrained,
+            "rgb": self.learn,
+            "teacher": lambda: self.stages().teacher(),
+            "trained": self.train,
+        }
+        return made[arm]()
 
     def search(self, arm: str, scope: str = "scene") -> tuple[list[Rankings], list[tuple[Descriptors, Descriptors]]]:
         """The rankings of each test scene, or ("joint") the one over all of them, and the descriptors they came from."""
@@ -305,6 +450,9 @@ class _Chain:
         settings = self.recipe.data
         pattern, named = getattr(settings, split), getattr(settings, f"{split}_split")
         scenes = [scene for scene in read(settings.layout, self.data, split=named, **settings.options) if chosen(scene.name, pattern)]
+        if self.maps is not None:
+            scenes = [self._mapped(scene, needed=split == "train") for scene in scenes]
+            check_own_maps(scenes)
         if not scenes:
             raise InvalidInputError(
                 f"{self.data} must hold a scene with a {named} split whose name fits {pattern!r}; it holds none. "
@@ -316,23 +464,41 @@ class _Chain:
             for scene, folder in zip(scenes, folders, strict=True):
                 scene.write(folder, overwrite=True)
 
-        contents = {scene.name: [_contents(side) for side in (scene.database, scene.queries)] for scene in scenes}
+        structured = bool(self.recipe.structure.classes)
+        contents = {scene.name: [_contents(side, maps=structured) for side in (scene.database, scene.queries)] for scene in scenes}
         self.steps.do(f"read-{split}", {"data": to_table(settings), "contents": contents}, write, made=folders)
         return scenes
+
+    def _mapped(self, scene: Scene, *, needed: bool) -> Scene:
+        """A scene with the label maps that were handed in; what is asked may lack them."""
+        assert self.maps is not None
+        try:
+            database = attach_maps(scene.database, self.maps, base=self.data)
+            queries = database if scene.training else attach_maps(scene.queries, self.maps, base=self.data)
+            return replace(scene, database=database, queries=queries)
+        except MissingFileError as error:
+            if needed:
+                raise
+            self.say(f"{scene.name}: asked without label maps ({error})")
+            database = replace(scene.database, segmentation=None)
+            return replace(scene, database=database, queries=database if scene.training else replace(scene.queries, segmentation=None))
 
     def _label(self, split: str) -> list[Labels]:
         scenes, settings = self.scenes(split), self.recipe.label
         if split == "train" and self.recipe.train_label.rule:
             settings = self.recipe.train_label
         rule = with_options(resolve(settings.rule, LABEL_RULES, what="label rule"), settings.options, what="label rule")
-        folder = self.out / "labels" / split
+        cards = {"label": to_table(settings), "after": self.steps.after(f"read-{split}")}
+        folder = self.shelf.place("labels/train", cards) if split == "train" else self.out / "labels" / split
         files = [folder / f"{scene.name}.npz" for scene in scenes]
 
         def make() -> None:
-            for scene, file in zip(scenes, files, strict=True):
-                rule(scene.queries, scene.database, **settings.options).save(file, overwrite=True)
+            with self.shelf.hold(folder) if split == "train" else nullcontext():
+                for scene, file in zip(scenes, files, strict=True):
+                    if self.shelf.shared is None or split != "train" or not file.exists():
+                        rule(scene.queries, scene.database, **settings.options).save(file, overwrite=True)
 
-        self.steps.do(f"label-{split}", {"label": to_table(settings), "after": self.steps.after(f"read-{split}")}, make, made=files)
+        self.steps.do(f"label-{split}", cards, make, made=files)
         labels = load_labels(folder, scenes)
         for scene, one in zip(scenes, labels, strict=True):
             self.say(f"{scene.name}: {one.summary()}")
@@ -372,8 +538,9 @@ def _resolved(recipe: str | Path | Recipe, layout: str | None) -> Recipe:
     return found if layout is None else replace(found, data=replace(found.data, layout=layout))
 
 
-def _contents(images: Images) -> str:
+def _contents(images: Images, *, maps: bool) -> str:
     """A hash of a table of images and of the size and time of each of its files: what a step depends on."""
     files = [images.path(row) for row in range(len(images))] + [images.root / name for name in images.depth or ()]
+    files += [images.root / name for name in images.segmentation or ()] if maps else []
     stats = [path.stat() for path in files if path.exists()]
     return digest([images.digest(), len(files), [(stat.st_size, stat.st_mtime_ns) for stat in stats]])

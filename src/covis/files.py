@@ -64,6 +64,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Hold a lock file, so that processes that would make the same thing make it one after the other; gone with the process that held it.
+
+    Where the system has no such locks (Windows), nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 def check_absent(path: str | Path, *, overwrite: bool = False) -> Path:
     """Refuse an output that is already there, unless `overwrite`; returns the path.
 

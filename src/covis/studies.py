@@ -16,16 +16,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from scipy import sparse
-
 from covis.config import from_table, load_recipe, overlaid, to_table
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, UnknownNameError
 from covis.files import read_text
-from covis.labels import Labels
 from covis.lookup import resolve, suggest
 from covis.metrics import METRICS
 from covis.protocols import protocol
-from covis.settings import Recipe, TrainSettings
+from covis.settings import Recipe
 
 COMPARED = ("recall", "mAP", "graded-recall", "nDCG")
 """Metrics that labels alone say of which queries they are defined: the same ones with every seed and in every arm."""
@@ -238,30 +235,13 @@ def check_study(study: Study, *, weights: str | Path | None = None, layout: str 
             check_evaluation(recipe)
             _check_asked_alike(recipe, first, first_name)
             check_learning(recipe)
-            check_loss_and_sampler(recipe.train)
-            if recipe.model not in built:
+            network = (recipe.model, recipe.structure.encoding(), recipe.structure.teacher, recipe.structure.loss)
+            if network not in built:
                 check_network(recipe, weights=weights)
-                built.append(recipe.model)
+                built.append(network)
         except CovisError as error:
             raise type(error)(f"The study {study.name!r}, arm {arm!r}: {error}") from error
     return recipes
-
-
-def check_loss_and_sampler(settings: TrainSettings) -> None:
-    """Hold that the loss takes what the sampler draws, without data: one batch of labels made by hand.
-
-    Raises:
-        InvalidInputError: they do not go together, or an option is wrong.
-
-    >>> check_loss_and_sampler(TrainSettings(loss="gcl", sampler="graded"))
-    >>> check_loss_and_sampler(TrainSettings(loss="gcl", sampler="triplets"))
-    Traceback (most recent call last):
-    ...
-    covis.errors.InvalidInputError: The loss 'gcl' and the sampler 'triplets' do not go together, ...
-    """
-    from covis.training import preflight
-
-    preflight.check_loss_and_sampler(8, [_made_by_hand()], settings)
 
 
 def chosen(study: Study, only: Sequence[str] | None) -> list[str]:
@@ -321,15 +301,6 @@ def _check_differ(values: Sequence[Any], *, where: str) -> None:
         equal = one == other and isinstance(one, bool) == isinstance(other, bool)
         if equal or _plain(one) == _plain(other):
             raise InvalidInputError(f"{where} must differ, for each is an arm; {one!r} and {other!r} are the same.")
-
-
-def _made_by_hand() -> Labels:
-    """Two dozen queries with positive, soft and zero pairs, whatever the threshold; enough images for any list of negatives."""
-    images, kinds = 1024, (1.0, 0.6, 0.3, 0.01)
-    rows = [row for row in range(24) for _ in kinds]
-    columns = [len(kinds) * row + place for row in range(24) for place in range(len(kinds))]
-    matrix = sparse.csr_array((kinds * 24, (rows, columns)), shape=(24, images))
-    return Labels(matrix, tuple(f"q{row}" for row in range(24)), tuple(f"d{row}" for row in range(images)), rule="by hand")
 
 
 def _shipped() -> Any:

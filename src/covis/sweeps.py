@@ -2,6 +2,7 @@
 
 OUT/study.toml                 the study, as it was run
     <arm>/<seed>/              a run (covis.chain)
+    shared/                    where recipes have a structure: what several arms have in common (covis.stages)
     cells/<arm>/<seed>/        what it left (covis.cells): enough for all below
     table.txt  table.csv       means, differences, verdicts
     plot.png   latent.png      the metric of each arm; distance against similarity
@@ -37,6 +38,7 @@ from covis.labels import Labels
 from covis.latent import Relation, averaged, relate
 from covis.lookup import chosen as fitting
 from covis.losses import LOSSES
+from covis.models.place import model_card
 from covis.protocols import protocol
 from covis.reports.plots import latent_plot, study_plot
 from covis.reports.studies import Summary, summarise
@@ -45,6 +47,7 @@ from covis.scores import Scores
 from covis.settings import Recipe
 from covis.steps import Say
 from covis.studies import Study, check_study, chosen, folder_name, load_study
+from covis.verification import trainings
 from covis.whitening import Whitening
 
 
@@ -82,6 +85,8 @@ def sweep(
     out: str | Path,
     weights: str | Path | None = None,
     layout: str | None = None,
+    maps: str | Path | None = None,
+    recipe: str | None = None,
     seeds: Sequence[int] | None = None,
     only: Sequence[str] | None = None,
     overwrite: bool = False,
@@ -99,6 +104,8 @@ def sweep(
         out: the sweep's folder.
         weights: a local file with the backbone's weights.
         layout: of the data, in place of the recipe's.
+        maps: a folder of label maps, in place of those that the layout gives.
+        recipe: below all arms, in place of the study's: the same arms on other data.
         seeds: in place of the study's.
         only: arms to run; the table shows all that are done. Default: all.
         overwrite: run cells again whose settings differ.
@@ -109,8 +116,8 @@ def sweep(
         MissingFileError: a cell is to be run, and the data are not there.
         CovisError: whatever is wrong with the study; a run's own failure is no error here.
     """
-    plan = _planned(study if isinstance(study, Study) else load_study(study), seeds)
-    sweeping = _Sweep(plan, Path(data), Path(out), weights=weights, layout=layout, overwrite=overwrite, say=say)
+    plan = _planned(study if isinstance(study, Study) else load_study(study), seeds, recipe)
+    sweeping = _Sweep(plan, Path(data), Path(out), given=_Given(weights, layout, maps), overwrite=overwrite, say=say)
     arms = chosen(plan, only)
     asked = [(arm, seed) for seed in plan.seeds for arm in arms]  # seed by seed: a sweep cut short still has every arm
     open_cells = sweeping.open(asked)
@@ -128,20 +135,28 @@ def sweep(
     return StudyResult(sweeping.out, summary, failed, tuple(files))
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What the caller hands in for all cells, where there is anything."""
+
+    weights: str | Path | None
+    layout: str | None
+    maps: str | Path | None
+
+
 class _Sweep:
     """A study that is being run: its recipes, its folders, its cells."""
 
-    def __init__(
-        self, study: Study, data: Path, out: Path, *, weights: str | Path | None, layout: str | None, overwrite: bool, say: Say
-    ) -> None:
-        self.study, self.data, self.out, self.weights, self.overwrite, self.say = study, data, out, weights, overwrite, say
+    def __init__(self, study: Study, data: Path, out: Path, *, given: _Given, overwrite: bool, say: Say) -> None:
+        self.study, self.data, self.out, self.overwrite, self.say = study, data, out, overwrite, say
+        self.weights, self.maps = given.weights, given.maps
         if out.exists() and not out.is_dir():
             raise OutputExistsError(f"A sweep's --out must be a folder; {out} is a file. Choose another.")
-        self.recipes = check_study(study, weights=weights, layout=layout)
+        self.recipes = check_study(study, weights=given.weights, layout=given.layout)
         self.rule = protocol(study.judged_by())
         self.heard: set[str] = set()
         self.asked: str | None = None  # the digest of what is asked; None where the data were not looked at
-        self.weights_digest = None if weights is None else file_digest(weights)
+        self.weights_digest = None if given.weights is None else file_digest(given.weights)
 
     def open(self, asked: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         """The cells that are still to be run; refuses where one was run with other settings."""
@@ -196,8 +211,11 @@ class _Sweep:
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         """All that a cell depends on, as plain values; the recipe's name and description do not count."""
-        recipe = to_table(self.recipe(arm, seed))
+        whole = self.recipe(arm, seed)
+        recipe = {**to_table(whole), "model": model_card(whole.model)}
         del recipe["name"], recipe["description"]
+        if not whole.structure.classes:
+            del recipe["structure"]
         return {"recipe": _plain(recipe), "weights": self.weights_digest}
 
     def recipe(self, arm: str, seed: int) -> Recipe:
@@ -226,7 +244,17 @@ class _Sweep:
         begun.save(self.folder(arm, seed))
         overwrite = self.overwrite or bool(message)
         try:
-            chain.run(recipe, self.data, out=folder, weights=self.weights, arms=self.study.scores, overwrite=overwrite, say=self.hear)
+            chain.run(
+                recipe,
+                self.data,
+                out=folder,
+                weights=self.weights,
+                maps=self.maps,
+                arms=self.study.scores,
+                shared=self.out / "shared" if recipe.structure.classes else None,
+                overwrite=overwrite,
+                say=self.hear,
+            )
             cell = self.collected(begun, recipe, folder)
         except SettingsDifferError as error:
             raise SettingsDifferError(f"The cell {arm!r}, seed {seed}: {error}") from error
@@ -254,7 +282,8 @@ class _Sweep:
         scores = {name: Scores.load(folder / "scores" / name / file) for name in self.study.scores}
         scenes = list(_contents(folder, "test"))
         labels = [Labels.load(folder / "labels" / "test" / f"{scene}.npz") for scene in scenes]
-        training = read_log(folder / "train" / "log.csv", steps=recipe.train.steps, batch=recipe.train.batch)
+        last = trainings(recipe)[-1]
+        training = read_log(folder / "train" / "log.csv", steps=last.steps, batch=last.batch)
         data = {**begun.data, **{side: digest(_contents(folder, side)) for side in ("train", "test")}}
         latent = {name: relate(_described(folder, name, scenes), labels) for name in self.study.scores}
         return replace(begun, state="done", message="", scores=scores, latent=latent, training=training, data=data)
@@ -310,8 +339,9 @@ class _Sweep:
             return []
 
 
-def _planned(study: Study, seeds: Sequence[int] | None) -> Study:
-    return study if seeds is None else replace(study, seeds=tuple(seeds))
+def _planned(study: Study, seeds: Sequence[int] | None, recipe: str | None) -> Study:
+    planned = study if seeds is None else replace(study, seeds=tuple(seeds))
+    return planned if recipe is None else replace(planned, recipe=recipe, folder="")
 
 
 def _described(folder: Path, name: str, scenes: Sequence[str]) -> list[tuple[Descriptors, Descriptors]]:

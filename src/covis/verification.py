@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from scipy import sparse
+
 from covis.datasets import READERS
 from covis.errors import InvalidInputError
 from covis.labelling import LABEL_RULES
+from covis.labels import Labels
 from covis.lookup import resolve, with_options
 from covis.models.aggregators import AGGREGATORS
 from covis.models.place import PlaceModel
 from covis.protocols import protocol
-from covis.settings import Recipe
+from covis.semantics.encodings import encoding
+from covis.settings import Recipe, TrainSettings
+from covis.structure.stages import check_dims, check_structure, student_training, teacher_model, teacher_training
+from covis.training import preflight
 from covis.training.preflight import check_device, check_settings, make_loss, make_sampler
 from covis.training.validation import check_judging
 
@@ -38,13 +44,38 @@ def check_learning(recipe: Recipe, *, weights: str | Path | None = None) -> None
             with_options(rule, label.options, what="label rule", given=("queries", "database"))
     aggregator = resolve(recipe.model.aggregator, AGGREGATORS, what="aggregator")
     with_options(aggregator, recipe.model.aggregator_options, what="aggregator", given=("channels",))
-    make_loss(recipe.train)
-    make_sampler([], recipe.train)
-    check_settings(recipe.train)
-    check_device(recipe.train)
+    check_structure(recipe)
+    if recipe.structure.classes:
+        encoding(recipe.structure.encoding())
+    for training in trainings(recipe):
+        make_loss(training)
+        make_sampler([], training)
+        check_settings(training)
+        check_device(training)
+        check_loss_and_sampler(training)
     check_judging(recipe.train.validate)
     if weights is not None:
         check_network(recipe, weights=weights)
+
+
+def trainings(recipe: Recipe) -> list[TrainSettings]:
+    """Each training that a recipe asks for: its own, and where it has a structure the teacher's and that of stage II."""
+    return [recipe.train, *([teacher_training(recipe), student_training(recipe)] if recipe.structure.classes else [])]
+
+
+def check_loss_and_sampler(settings: TrainSettings) -> None:
+    """Hold that the loss takes what the sampler draws, without data: one batch of labels made by hand.
+
+    Raises:
+        InvalidInputError: they do not go together, or an option is wrong.
+
+    >>> check_loss_and_sampler(TrainSettings(loss="gcl", sampler="graded"))
+    >>> check_loss_and_sampler(TrainSettings(loss="gcl", sampler="triplets"))
+    Traceback (most recent call last):
+    ...
+    covis.errors.InvalidInputError: The loss 'gcl' and the sampler 'triplets' do not go together, ...
+    """
+    preflight.check_loss_and_sampler(8, [_made_by_hand()], settings)
 
 
 def check_network(recipe: Recipe, *, weights: str | Path | None = None) -> None:
@@ -53,7 +84,10 @@ def check_network(recipe: Recipe, *, weights: str | Path | None = None) -> None:
     Raises:
         CovisError: as of `PlaceModel`.
     """
-    PlaceModel(replace(recipe.model, pretrained=False), seed=0, weights=weights)
+    rgb = PlaceModel(replace(recipe.model, pretrained=False), seed=0, weights=weights)
+    if recipe.structure.classes:
+        teacher = PlaceModel(replace(teacher_model(recipe), pretrained=False), seed=0, weights=weights)
+        check_dims(teacher, rgb, loss=recipe.structure.loss)
 
 
 def check_evaluation(recipe: Recipe) -> None:
@@ -88,3 +122,12 @@ def check_evaluation(recipe: Recipe) -> None:
             f"[evaluate] samples must be >= 1, the seed >= 0 and k >= {needed}, the protocols' largest; "
             f"got {settings.samples}, {settings.seed} and {settings.k}."
         )
+
+
+def _made_by_hand() -> Labels:
+    """Two dozen queries with positive, soft and zero pairs, whatever the threshold; enough images for any list of negatives."""
+    images, kinds = 1024, (1.0, 0.6, 0.3, 0.01)
+    rows = [row for row in range(24) for _ in kinds]
+    columns = [len(kinds) * row + place for row in range(24) for place in range(len(kinds))]
+    matrix = sparse.csr_array((kinds * 24, (rows, columns)), shape=(24, images))
+    return Labels(matrix, tuple(f"q{row}" for row in range(24)), tuple(f"d{row}" for row in range(images)), rule="by hand")

@@ -95,13 +95,15 @@ def read_table(
     within: float | None = None,
     time_format: str | None = None,
 ) -> list[Scene]:
-    r"""Read a table of images as one scene, called as the table (without its suffix) or the folder.
+    r"""Read tables of images, each as one scene, called as the table (without its suffix) or the folder.
 
     Latitude and longitude become metres in the UTM zone where most of the images lie. Paths among the options are taken
     from the table's folder unless they are absolute.
 
     Args:
-        root: a table; or a folder with `database.csv|parquet` and perhaps `queries.csv|parquet`, or with a single table.
+        root: a table; or a folder with `database.csv|parquet` and perhaps `queries.csv|parquet`, or with a single table; or a folder
+            of such folders, each a scene. Where some of these have queries and some none, those without are of the split train, and
+            the others of val and test.
         split: which rows, where the table has a column `split`. "train": images against each other (the same on both
             sides): those of that split, or, where nothing says a split, the database alone, so that no query teaches.
         missing: images that have no file: "stop", "skip" (leave out and say so) or "ignore": nothing is looked up, names
@@ -128,7 +130,7 @@ def read_table(
             {"name": "file", "time": "file"} and "%Y%m%d_%H%M%S*". Default: seconds since 1970 or ISO 8601.
 
     Returns:
-        One scene; with the same images on both sides for a training split, and where nothing says which images ask.
+        One scene, or one a folder; with the same images on both sides for a training split, and where nothing says which images ask.
 
     Raises:
         MissingFileError: there is no such table or folder.
@@ -193,7 +195,12 @@ def draft_table(
         columns=columns, queries=queries, header=header, scale=scale, crs=crs, zone=zone,
         images=images, match=match, pose=pose, within=within, time_format=time_format, look=missing != "ignore",
     )  # fmt: skip
-    name, paths = _tables(Path(root).absolute(), queries)
+    return [_scene_draft(name, paths, split, options, delimiter) for name, paths in _scenes(Path(root).absolute(), queries, split)]
+
+
+def _scene_draft(name: str, paths: list[Path], split: str, options: _Options, delimiter: str) -> SceneDraft:
+    """What the one or two tables of a scene say."""
+    columns, header, within = options.columns, options.header, options.within
     if split == "train":
         paths = paths[:1]
     sheets = [read_sheet(path, header=header, delimiter=delimiter) for path in paths]
@@ -210,7 +217,7 @@ def draft_table(
         sides = _by_side(sides[0], chosen[0], fields[0]["side"])
     if split == "train":
         sides = sides[:1]
-    return [SceneDraft(name, split, *(sides if within is None else _near(sides, within)))]
+    return SceneDraft(name, split, *(sides if within is None else _near(sides, within)))
 
 
 def write_table(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = False, files: Files = "copy") -> list[Path]:
@@ -257,6 +264,21 @@ def write_table(scenes: Sequence[Scene], out: str | Path, *, overwrite: bool = F
                     place_images(images, folder / root, files)
                 replace(images, root=root).write(folder / f"{side}.csv")
     return [out / scene.name for scene in scenes]
+
+
+def _scenes(root: Path, queries: str | Path | None, split: str) -> list[tuple[str, list[Path]]]:
+    """Each scene's name and tables: of the table, of the folder, or of each folder in it that has a table of its database."""
+
+    def listed(folder: Path) -> list[Path]:
+        return [path for path in folder.iterdir() if path.suffix.lower() in _TABLE and path.is_file()] if folder.is_dir() else []
+
+    within = sorted(path for path in root.iterdir() if any(one.stem == "database" for one in listed(path))) if root.is_dir() else []
+    if not within or listed(root):
+        return [_tables(root, queries)]
+    found = [_tables(path, queries) for path in within]
+    if len({len(paths) for _, paths in found}) > 1:  # as `write_table` leaves them, a folder without queries teaches
+        found = [(name, paths) for name, paths in found if (len(paths) == 1) == (split == "train")]
+    return found
 
 
 def _tables(root: Path, queries: str | Path | None) -> tuple[str, list[Path]]:

@@ -1,4 +1,4 @@
-"""Figures of studies: the metric of each arm, and distance against similarity. The only file that imports matplotlib.
+"""Figures: metrics of a study's arms, distance against similarity, the plane of ranks. The only file that imports matplotlib.
 
 Figures are drawn on a canvas of their own: no window, no pyplot, and no setting of matplotlib's is changed.
 """
@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from covis.errors import InvalidInputError, MissingExtraError
 from covis.files import atomic_path
 from covis.latent import Relation, target_distance
+from covis.reports.partitions import GROUP_COLOURS, mean_weights
 from covis.reports.studies import Row, Summary
+from covis.structure.partition import GROUPS, Partition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +32,8 @@ MOST_COLUMNS = 4
 """Of panels, beside each other."""
 STEP = 0.012
 """Between series and their seeds on a numeric axis, a part of its length."""
+CELLS = 26
+"""Of a rank's logarithmic axis; ranks are whole, so that the first are cells of their own."""
 FOOT_LINE = 0.135
 """Inches of a line at the foot."""
 
@@ -94,6 +99,109 @@ def latent_plot(relations: Mapping[str, Relation], out: str | Path, *, margins: 
     aimed = any(margin is not None for margin in (margins or {}).values())
     _title(figure, "Distance against similarity", f"{said}; dashed: GCL's target τ\u00a0(1\u00a0−\u00a0ψ)" if aimed else said)
     return _saved(figure, out)
+
+
+def rank_plot(partition: Partition, *, out: str | Path, weights: Sequence[NDArray[np.float64]] | None = None) -> Path:
+    """Draw the plane of ranks, teacher's across, student's up, with the groups in it and their shares beside; returns the PNG's path.
+
+    Args:
+        partition: the pairs with their ranks.
+        out: the PNG.
+        weights: how much each pair teaches, one array a scene; the mean of each group is drawn too.
+
+    Raises:
+        InvalidInputError: the weights are not of the partition's pairs.
+        MissingExtraError: matplotlib is not installed.
+    """
+    means = mean_weights(partition, weights)
+    figure = _figure(8.6 if means is None else 9.6, 4.6)
+    plane, *bars = figure.subplots(1, 2 if means is None else 3, width_ratios=[4.2, 2.4] if means is None else [4.2, 2.2, 1.5])
+    _plane(figure, plane, partition)
+    shares = {name: 100 * share for name, share in partition.shares().items()}
+    _bars(bars[0], shares, "% of the pairs", "{:.1f}")
+    bars[0].set_yticks(range(len(GROUPS)), [f"{name}\n{_wrapped(meaning, 17)}" for name, meaning in GROUPS.items()])
+    if means is not None:
+        _bars(bars[1], means, "mean weight", "{:.2f}")
+        bars[1].set_yticks([])
+    pairs, scenes = len(partition), len(partition.scenes)
+    facts = f"{pairs:,} pair{'s' * (pairs != 1)} of similarity ≥ {partition.positive_threshold:g} in {scenes} scene{'s' * (scenes != 1)}"
+    _title(
+        figure,
+        "Pairs by their ranks under both branches",
+        f"{facts}; rank: {partition.rank}; lines: N_t = {partition.threshold}, and equal ranks",
+    )
+    return _saved(figure, out)
+
+
+def _plane(figure: Figure, axes: Axes, partition: Partition) -> None:
+    """How many pairs have which ranks, on logarithmic axes, and where the groups lie."""
+    limit, x, y = partition.threshold, np.concatenate(partition.teacher), np.concatenate(partition.student)
+    # each region keeps some room, whatever the ranks
+    end = max(int(x.max()), int(y.max()), 8 * limit) + 1
+    edges = np.unique([*np.rint(np.geomspace(1, end, CELLS)), limit + 1, end]) - 0.5
+    counts = np.histogram2d(x, y, bins=(edges, edges))[0].T
+    mesh = axes.pcolormesh(edges, edges, np.where(counts, counts, np.nan), norm="log", vmin=0.4, vmax=max(counts.max(), 4), cmap="Blues")
+    bar = figure.colorbar(mesh, ax=axes, pad=0.04, shrink=0.7, aspect=24)
+    decades = [10**power for power in range(int(math.log10(counts.max())) + 1)]
+    bar.set_ticks(decades, labels=[f"{tick:,}" for tick in decades])
+    bar.ax.set_yticks([], minor=True)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, color=HAIR, labelcolor=FAINT)
+    bar.ax.set_title("pairs", fontsize=8, color=FAINT)
+    line: dict[str, Any] = {"color": INK, "linewidth": 1}
+    axes.plot([limit + 0.5] * 2, [edges[0], edges[-1]], **line)
+    axes.plot([edges[0], limit + 0.5], [limit + 0.5] * 2, **line)
+    axes.plot([edges[0], limit + 0.5], [edges[0], limit + 0.5], linestyle=(0, (4, 3)), **line)
+    ticks = sorted({*(10**power for power in range(int(math.log10(end)) + 1)), limit})
+    for axis, scale, name in ((axes.xaxis, axes.set_xscale, "teacher"), (axes.yaxis, axes.set_yscale, "student")):
+        scale("log")
+        axis.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+        axis.set_ticks([], minor=True)
+        axis.set_label_text(f"rank under the {name}", fontsize=10, color=INK)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(edges[0], edges[-1])
+    axes.set_box_aspect(1)
+    _plain(axes, grid="y")
+    axes.grid(visible=False)
+    _regions(axes, partition, (edges[0], limit + 0.5, edges[-1]))
+
+
+def _regions(axes: Axes, partition: Partition, bounds: tuple[float, float, float]) -> None:
+    """The groups' names in the plane, with their shares where there is room."""
+    low, middle, high = (math.log10(value) for value in bounds)
+    square = (middle - low) / (high - low)
+    across = {"D1": square / 2, "D2": square * 0.3, "D3": square * 0.72, "D4": (1 + square) / 2}
+    up = {"D1": (1 + square) / 2, "D2": square * 0.8, "D3": square * 0.18, "D4": 0.5}
+    for name, share in partition.shares().items():
+        said = f"{name}\n{100 * share:.1f} %" if square > 0.3 else name
+        box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": _hex(name), "alpha": 0.9}
+        axes.text(across[name], up[name], said, transform=axes.transAxes, ha="center", va="center", fontsize=8.5, color=INK, bbox=box)
+
+
+def _bars(axes: Axes, values: Mapping[str, float], label: str, form: str) -> None:
+    """A horizontal bar for each group, its value at the end; a dash where there is none."""
+    most = max([value for value in values.values() if not math.isnan(value)], default=0) or 1
+    for place, (name, value) in enumerate(values.items()):
+        axes.barh(place, 0 if math.isnan(value) else value, color=_hex(name), height=0.55)
+        axes.text(
+            (0 if math.isnan(value) else value) + 0.03 * most,
+            place,
+            "-" if math.isnan(value) else form.format(value),
+            va="center",
+            fontsize=9,
+            color=INK,
+        )
+    axes.set_xlim(0, 1.45 * most)
+    axes.locator_params(axis="x", nbins=4)
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= most])
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_xlabel(label, fontsize=10, color=INK)
+    _plain(axes, grid="x")
+    axes.tick_params(axis="y", length=0)
+
+
+def _hex(group: str) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*GROUP_COLOURS[group])
 
 
 def _numeric(axes: Axes, groups: Sequence[Sequence[Row]], metric: str, axis: tuple[str, Mapping[str, float]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -17,14 +18,16 @@ FRAMES = 10
 _SHOWN = 3
 
 
-def attach_maps(images: Images, folder: str | Path) -> Images:
+def attach_maps(images: Images, folder: str | Path, *, base: str | Path | None = None) -> Images:
     """The images with the label maps of a folder in their column `segmentation`.
 
-    Of an image `day/0001.jpg` the map is `<folder>/day/0001.png`, or `<folder>/day/0001.jpg.png`. No map is opened.
+    Of an image `day/0001.jpg` the map is `<folder>/day/0001.png`, or `<folder>/day/0001.jpg.png`. With `base`, the image's path from
+    there is looked for first: so `covis segment` names maps where a data set has several roots. No map is opened.
 
     Args:
         images: whose names the maps have.
         folder: of the maps; anywhere, the column holds the path relative to `images.root`.
+        base: the data set's folder.
 
     Raises:
         MissingFileError: there is no such folder, or an image has no map; the message says how many, and the first three.
@@ -35,7 +38,8 @@ def attach_maps(images: Images, folder: str | Path) -> Images:
         raise MissingFileError(f"The folder of label maps {folder} must exist; there is no such folder.")
     # of a root that is a link, ".." leads out of where the link points to
     root, real = Path(os.path.realpath(images.root)), Path(os.path.realpath(folder))
-    found = [_map_of(name, root, real) for name in images.names]
+    above = root if base is None else Path(os.path.realpath(base))
+    found = [_map_of(name, root, real, above) for name in images.names]
     missing = [name for name, path in zip(images.names, found, strict=True) if path is None]
     if missing:
         first = missing[0]
@@ -55,10 +59,31 @@ def attach_maps(images: Images, folder: str | Path) -> Images:
     return replace(images, segmentation=files)
 
 
-def _map_of(name: str, root: Path, folder: Path) -> Path | None:
+def _map_of(name: str, root: Path, folder: Path, base: Path) -> Path | None:
     """The map's path, the longer name first: it tells `a.jpg` from `a.png`. An image is not its own map."""
-    candidates = (folder / f"{name}.png", (folder / name).with_suffix(".png"))
+    from_base = os.path.relpath(root / name, base)
+    names = [name] if from_base.startswith("..") or base == root else [from_base, name]
+    candidates = [path for one in names for path in (folder / f"{one}.png", (folder / one).with_suffix(".png"))]
     return next((path for path in candidates if path != root / name and path.is_file()), None)
+
+
+def check_own_maps(scenes: Sequence[Scene]) -> None:
+    """Hold that no two photographs of different scenes have one label map, as those of one name in two folders might.
+
+    Raises:
+        InvalidInputError: two have.
+    """
+    owners: dict[str, Path] = {}
+    for scene in scenes:
+        for side in [scene.database] if scene.training else [scene.database, scene.queries]:
+            for row, file in enumerate(side.segmentation or ()):
+                photograph = side.path(row).absolute()
+                other = owners.setdefault(os.path.normpath(side.root.absolute() / file), photograph)
+                if other != photograph:
+                    raise InvalidInputError(
+                        f"Every photograph must have a label map of its own; {other} and {photograph} would share {file}. Name the maps by "
+                        "the photographs' paths from the data set's folder, as covis segment does."
+                    )
 
 
 def corrupted(scene: Scene, share: float, *, seed: int, cell: float = 25.0, frames: int = FRAMES) -> Scene:
