@@ -28,8 +28,8 @@ from covis.searching import describe_scenes, search_scenes
 from covis.whitening import fit_whitening
 
 COMMANDS = [
-    "attention", "audit", "check", "compare", "convert", "demo", "evaluate", "export", "extract", "index", "label", "latent", "localise",
-    "ls", "rerank", "run", "search", "split", "sweep", "train", "whiten", "world",
+    "attention", "audit", "check", "compare", "convert", "demo", "distill", "evaluate", "export", "extract", "index", "label",
+    "latent", "localise", "ls", "rerank", "run", "search", "segment", "split", "sweep", "train", "whiten", "world",
 ]  # fmt: skip
 
 

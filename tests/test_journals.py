@@ -111,3 +111,14 @@ def test_the_warning_names_step_and_value_and_is_not_said_again_after_a_stop(tmp
     with _journal(tmp_path / "run", done=110) as journal:  # warnings are errors in the tests
         for step in range(120, 300, 10):
             journal.write(step, _values(spread=0.001), fed=FED)
+
+
+def test_a_log_begun_before_there_were_guides_goes_on(tmp_path: Path) -> None:
+    with _journal(tmp_path / "run") as journal:
+        for step in (1, 10):
+            journal.write(step, _values(), fed=FED)
+    log = tmp_path / "run" / "log.csv"
+    log.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in log.read_text().splitlines()))  # without the last column
+    with _journal(tmp_path / "run", done=10) as journal:
+        journal.write(20, _values(guided=0.3), fed=FED)
+    assert [(row["step"], row["guided"]) for row in _rows(tmp_path / "run")] == [("1", ""), ("10", ""), ("20", "0.3")]

@@ -759,3 +759,19 @@ def test_the_real_campus(covis_data):
     np.testing.assert_array_equal(forced.queries.xy, scene.queries.xy)
     timed = one(covis_data / "campus" / "gt.csv", header=False, columns={**columns, "time": "1"}, time_format="%Y%m%d_%H%M%S*")
     assert np.unique(timed.queries.time // 3600 % 24, return_counts=True)[1].tolist() == [204, 36, 451]
+
+
+def test_a_folder_of_folders_is_several_scenes(tmp_path, town):
+    """As `write_table` leaves them: those without queries teach, the others are asked."""
+    taught = [Scene(name, "train", scene.database, scene.database) for name, scene in zip(("lisbon", "porto"), town, strict=True)]
+    write_table([*taught, *town], tmp_path / "all")
+    assert read_table(tmp_path / "all", split="train") == [
+        read_table(tmp_path / "all" / name, split="train")[0] for name in ("lisbon", "porto")
+    ]
+    assert [scene.name for scene in read_table(tmp_path / "all", split="test")] == ["athens", "miami"]
+    shutil.rmtree(tmp_path / "all" / "lisbon")
+    shutil.rmtree(tmp_path / "all" / "porto")
+    alone = read_table(tmp_path / "all", split="train")  # all have both sides: as of a single folder, no query teaches
+    assert [(scene.name, len(scene.database)) for scene in alone] == [("athens", 24), ("miami", 24)]
+    with pytest.raises(MissingFileError, match=r"must hold database.csv"):
+        read_table(tmp_path / "nothing" if (tmp_path / "nothing").mkdir() is None else "")

@@ -87,6 +87,9 @@ def test_select_keeps_whom_a_branch_ranks_well(ranks, threshold):
     assert by_teacher.tolist() == [float(rank <= threshold) for rank in x]
     assert weigh_selected(x, y, similarity, threshold=threshold, by="student").tolist() == [float(rank <= threshold) for rank in y]
     np.testing.assert_array_equal(weigh_selected(x, y, similarity, threshold=threshold, matched=True), by_teacher)
+    for by in ("teacher", "student"):
+        others = weigh_selected(x, y, similarity, threshold=threshold, by=by, wrong=True)
+        assert others.tolist() == [float(rank > threshold) for rank in (x if by == "teacher" else y)]
     matched = weigh_selected(x, y, similarity, threshold=threshold, by="student", matched=True)
     assert set(matched.tolist()) <= {0.0, 1.0}
     assert matched.sum() == by_teacher.sum()

@@ -296,7 +296,7 @@ class _Chain:
                 start_from_data(model, scenes, seed=self.recipe.train.seed)
                 save(model, folder, overwrite=True)
 
-        self.steps.do("model", cards, make, made=[folder])
+        self.steps.do("model", cards, make, made=[folder], owned=self.shelf.owned(folder))
         return load(folder)
 
     def train(self) -> PlaceModel:
@@ -325,7 +325,7 @@ class _Chain:
             with self.shelf.hold(folder):
                 fit(model, scenes, labels, self.recipe.train, out=folder, validation=validation)
 
-        self.steps.do("train-rgb" if first else "train", settings, make, made=[folder / "model"], owned=[folder])
+        self.steps.do("train-rgb" if first else "train", settings, make, made=[folder / "model"], owned=self.shelf.owned(folder))
         return load(folder / "model")
 
     def stages(self) -> Stages:
@@ -372,7 +372,8 @@ class _Chain:
 
         made_by = {"tiny": [], "untrained": ["model"], "rgb": ["train-rgb"], "teacher": ["train-teacher"], "trained": ["train"]}[arm]
         sides = [folder / side for folder in folders for side in ("database", "queries")]
-        self.steps.do(f"extract-{arm}", {"after": self.steps.after("read-test", *made_by)}, make, made=sides)
+        read = ["read-test", *(["read-maps-test"] if arm == "teacher" else [])]
+        self.steps.do(f"extract-{arm}", {"after": self.steps.after(*read, *made_by)}, make, made=sides)
         return [(Descriptors.load(folder / "queries"), Descriptors.load(folder / "database")) for folder in folders]
 
     def _network(self, arm: str) -> PlaceModel | None:
@@ -452,7 +453,7 @@ class _Chain:
         scenes = [scene for scene in read(settings.layout, self.data, split=named, **settings.options) if chosen(scene.name, pattern)]
         if self.maps is not None:
             scenes = [self._mapped(scene, needed=split == "train") for scene in scenes]
-            check_own_maps(scenes)
+            check_own_maps([*(scene for others in self.known_scenes.values() for scene in others), *scenes])
         if not scenes:
             raise InvalidInputError(
                 f"{self.data} must hold a scene with a {named} split whose name fits {pattern!r}; it holds none. "
@@ -461,11 +462,14 @@ class _Chain:
         folders = [self.out / "scenes" / split / scene.name for scene in scenes]
 
         def write() -> None:
-            for scene, folder in zip(scenes, folders, strict=True):
+            for scene, folder in zip(photographed, folders, strict=True):
                 scene.write(folder, overwrite=True)
 
-        structured = bool(self.recipe.structure.classes)
-        contents = {scene.name: [_contents(side, maps=structured) for side in (scene.database, scene.queries)] for scene in scenes}
+        photographed = scenes
+        if self.recipe.structure.classes:  # label maps are of the teacher's steps alone: with others, stage I on photographs stands
+            photographed = [_unmapped(scene) for scene in scenes]
+            self.steps.given(f"read-maps{'' if split == 'train' else f'-{split}'}", [_mapped(scene) for scene in scenes])
+        contents = {scene.name: [_contents(side) for side in (scene.database, scene.queries)] for scene in photographed}
         self.steps.do(f"read-{split}", {"data": to_table(settings), "contents": contents}, write, made=folders)
         return scenes
 
@@ -480,8 +484,7 @@ class _Chain:
             if needed:
                 raise
             self.say(f"{scene.name}: asked without label maps ({error})")
-            database = replace(scene.database, segmentation=None)
-            return replace(scene, database=database, queries=database if scene.training else replace(scene.queries, segmentation=None))
+            return _unmapped(scene)
 
     def _label(self, split: str) -> list[Labels]:
         scenes, settings = self.scenes(split), self.recipe.label
@@ -498,7 +501,7 @@ class _Chain:
                     if self.shelf.shared is None or split != "train" or not file.exists():
                         rule(scene.queries, scene.database, **settings.options).save(file, overwrite=True)
 
-        self.steps.do(f"label-{split}", cards, make, made=files)
+        self.steps.do(f"label-{split}", cards, make, made=files, owned=self.shelf.owned(*files) if split == "train" else files)
         labels = load_labels(folder, scenes)
         for scene, one in zip(scenes, labels, strict=True):
             self.say(f"{scene.name}: {one.summary()}")
@@ -538,9 +541,21 @@ def _resolved(recipe: str | Path | Recipe, layout: str | None) -> Recipe:
     return found if layout is None else replace(found, data=replace(found.data, layout=layout))
 
 
-def _contents(images: Images, *, maps: bool) -> str:
+def _unmapped(scene: Scene) -> Scene:
+    """A scene without label maps."""
+    database = replace(scene.database, segmentation=None)
+    return replace(scene, database=database, queries=database if scene.training else replace(scene.queries, segmentation=None))
+
+
+def _mapped(scene: Scene) -> str:
+    """A hash of a scene's label maps: their names, sizes and times."""
+    files = [side.root / name for side in (scene.database, scene.queries) for name in side.segmentation or ()]
+    stats = [(path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None for path in files]
+    return digest([scene.name, scene.database.segmentation, scene.queries.segmentation, stats])
+
+
+def _contents(images: Images) -> str:
     """A hash of a table of images and of the size and time of each of its files: what a step depends on."""
     files = [images.path(row) for row in range(len(images))] + [images.root / name for name in images.depth or ()]
-    files += [images.root / name for name in images.segmentation or ()] if maps else []
     stats = [path.stat() for path in files if path.exists()]
     return digest([images.digest(), len(files), [(stat.st_size, stat.st_mtime_ns) for stat in stats]])

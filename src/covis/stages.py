@@ -37,13 +37,13 @@ from covis.reports.plots import rank_plot
 from covis.semantics.encodings import encoding
 from covis.semantics.maps import corrupted
 from covis.semantics.surveys import survey_maps
-from covis.settings import Recipe, TrainSettings
+from covis.settings import Recipe
 from covis.steps import Say, Steps
 from covis.structure.distillation import distillation
 from covis.structure.label_guides import LabelGuide
 from covis.structure.label_losses import feature_masks, feature_size
 from covis.structure.partition import Partition, partition
-from covis.structure.stages import LABEL_FEATURES, check_dims, student_training, teacher_model, teacher_training
+from covis.structure.stages import LABEL_FEATURES, check_dims, positive_threshold, student_training, teacher_model, teacher_training
 from covis.structure.targets import Targets, check_images, shuffled
 from covis.structure.weights import weigh
 from covis.training.fitting import fit
@@ -69,6 +69,10 @@ class Shelf:
     def place(self, name: str, cards: Mapping[str, Any]) -> Path:
         """The folder of something that these settings decide."""
         return self.out / name if self.shared is None else self.shared / f"{name.replace('/', '-')}-{digest(cards)}"
+
+    def owned(self, *paths: Path) -> list[Path]:
+        """What a step may remove before it is done anew: nothing that is shared, which another arm may have made; its name says how."""
+        return list(paths) if self.shared is None else []
 
     def hold(self, folder: Path) -> AbstractContextManager[None]:
         """While a shared folder is made, no other process makes it too."""
@@ -98,15 +102,15 @@ class Stages:
 
     def teacher(self, *, trained: bool = True) -> PlaceModel:
         """The network that reads label maps, after stage I; or before, as a control."""
-        self._look()
         settings, training = teacher_model(self.recipe), teacher_training(self.recipe)
         source = file_digest(self.weights) if self.weights else settings.pretrained
-        maps = {"corrupt": self.settings.corrupt, "after": self.steps.after("read-train")}
+        maps = {"corrupt": self.settings.corrupt, "after": self.steps.after("read-train", "read-maps")}
         read = encoding(self.settings.encoding()).digest()
         cards = {"model": model_card(settings), "encoding": read, "weights": source, "seed": self.seed, **maps}
         untrained = self.shelf.place("untrained-teacher", cards)
 
         def begin() -> None:
+            self._look()
             with self.shelf.hold(untrained):
                 if untrained.exists():
                     return
@@ -114,17 +118,18 @@ class Stages:
                 start_from_data(model, self.scenes, seed=self.seed)
                 save(model, untrained, overwrite=True)
 
-        self.steps.do("model-teacher", cards, begin, made=[untrained])
+        self.steps.do("model-teacher", cards, begin, made=[untrained], owned=self.shelf.owned(untrained))
         if not trained:
             return load(untrained)
         cards = {"train": to_table(training), "maps": maps, "after": self.steps.after("label-train", "model-teacher")}
         folder = self.shelf.place("teacher", cards)
 
         def learn() -> None:
+            self._look()
             with self.shelf.hold(folder):
                 fit(load(untrained), self.scenes, self.labels, training, out=folder)
 
-        self.steps.do("train-teacher", cards, learn, made=[folder / "model"], owned=[folder])
+        self.steps.do("train-teacher", cards, learn, made=[folder / "model"], owned=self.shelf.owned(folder))
         return load(folder / "model")
 
     def partition(self, rgb: PlaceModel) -> Partition:
@@ -149,7 +154,7 @@ class Stages:
                 made = partition(self.labels, described["teacher"], described["rgb"], scenes=names, **settings)  # type: ignore[arg-type]
                 made.save(file, overwrite=True)
 
-        self.steps.do("partition", cards, make, made=[file])
+        self.steps.do("partition", cards, make, made=[file], owned=self.shelf.owned(file))
         return Partition.load(file)
 
     def weights_of(self, pairs: Partition) -> list[NDArray[np.float64]]:
@@ -210,7 +215,7 @@ class Stages:
         return pairs, table, tuple(files)
 
     def describe(self, model: PlaceModel, branch: str, made_by: str) -> list[Sides]:
-        """(queries, database) descriptors of the training scenes by a branch, kept: stage II needs no label map any more."""
+        """(queries, database) descriptors of the training scenes by a branch, kept: stage II reads them, and no label map."""
         cards = {"model": model.digest, "after": self.steps.after("read-train", made_by)}
         root = self.shelf.place(f"partition/{branch}", cards)
         folders = [root / scene.name for scene in self.scenes]
@@ -223,7 +228,7 @@ class Stages:
                         extract(model, scene.queries, out=folder / "queries")
 
         made = [folder / "database" for folder in folders]
-        self.steps.do(f"describe-{branch}", cards, make, made=made, owned=folders)
+        self.steps.do(f"describe-{branch}", cards, make, made=made, owned=self.shelf.owned(*folders))
         return [_sides(folder, scene) for folder, scene in zip(folders, self.scenes, strict=True)]
 
     def _targets(self) -> Targets:
@@ -251,16 +256,6 @@ class Stages:
         if not self._looked:
             self.say(survey_maps(self.given, self.settings.encoding()).summary())
             self._looked = True
-
-
-def positive_threshold(training: TrainSettings) -> float:
-    """From which similarity on a training takes a pair as positive: its sampler's option, 0.5 where it says none.
-
-    >>> positive_threshold(TrainSettings()), positive_threshold(TrainSettings(sampler_options={"positive_threshold": 0.6}))
-    (0.5, 0.6)
-    """
-    options = training.sampler_options
-    return float(options.get("positive_threshold", options.get("threshold", 0.5)))
 
 
 def _sides(folder: Path, scene: Scene) -> Sides:

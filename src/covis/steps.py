@@ -56,7 +56,7 @@ class Steps:
             return
         record = self.out / "steps" / f"{name}.json"
         before, done = _stored(record)
-        if before is not None and not done and not any(path.exists() for path in _traces(owned or made)):
+        if before is not None and not done and not any(path.exists() for path in _traces(made if owned is None else owned)):
             before = None  # it stopped before it made anything, as one with a wrong setting does
         if before not in (None, settings) and not self.overwrite:
             raise SettingsDifferError(
@@ -68,7 +68,7 @@ class Steps:
         else:
             begun = time.perf_counter()
             if before not in (None, settings):
-                _remove(owned or made)
+                _remove(made if owned is None else owned)
             # The record comes first: what a killed step leaves is never taken for the output of other settings.
             header = {"format": FORMAT, "version": VERSION, "step": name, "made_by": __version__, "settings": settings}
             write_json(record, {**header, "done": False})

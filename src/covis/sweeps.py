@@ -44,6 +44,7 @@ from covis.reports.plots import latent_plot, study_plot
 from covis.reports.studies import Summary, summarise
 from covis.reports.study_tables import study_csv, study_rows, study_text
 from covis.scores import Scores
+from covis.semantics.encodings import encoding
 from covis.settings import Recipe
 from covis.steps import Say
 from covis.studies import Study, check_study, chosen, folder_name, load_study
@@ -157,6 +158,7 @@ class _Sweep:
         self.heard: set[str] = set()
         self.asked: str | None = None  # the digest of what is asked; None where the data were not looked at
         self.weights_digest = None if given.weights is None else file_digest(given.weights)
+        self.maps_digest = None if given.maps is None else _listed(Path(given.maps))
 
     def open(self, asked: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         """The cells that are still to be run; refuses where one was run with other settings."""
@@ -216,7 +218,9 @@ class _Sweep:
         del recipe["name"], recipe["description"]
         if not whole.structure.classes:
             del recipe["structure"]
-        return {"recipe": _plain(recipe), "weights": self.weights_digest}
+            return {"recipe": _plain(recipe), "weights": self.weights_digest}
+        read = encoding(whole.structure.encoding()).digest()
+        return {"recipe": _plain(recipe), "weights": self.weights_digest, "maps": self.maps_digest, "encoding": read}
 
     def recipe(self, arm: str, seed: int) -> Recipe:
         """An arm's recipe with a seed."""
@@ -359,6 +363,13 @@ def _margin(recipe: Recipe) -> float | None:
     if recipe.train.loss != "gcl":
         return None
     return float(recipe.train.loss_options.get("margin", inspect.signature(LOSSES["gcl"]).parameters["margin"].default))
+
+
+def _listed(folder: Path) -> str:
+    """A hash of a folder's label maps, by their names and sizes: the same in a copy."""
+    if not folder.is_dir():
+        raise MissingFileError(f"The folder of label maps {folder} must exist; there is no such folder.")
+    return digest(sorted([path.relative_to(folder).as_posix(), path.stat().st_size] for path in folder.rglob("*.png")))
 
 
 def _asked(recipe: Recipe, data: Path) -> str:

@@ -1,7 +1,7 @@
 """Label features: a descriptor of a whole image and of each class in it, so that like is compared with like. OUR OWN DESIGN.
 
 StructVPR++ (TPAMI 2025, arXiv 2503.06601) says that label features are taken apart from the global descriptor, so that two images are
-aligned by meaning without segmentation when it is used. It publishes no formula that we know of, and no code. What stands here is a
+aligned by meaning without segmentation when it is used. Its formulas were not at hand, and no code is published. What stands here is a
 design of ours after that idea, and no claim about theirs.
 """
 

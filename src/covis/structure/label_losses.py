@@ -1,6 +1,6 @@
 """Label losses: what teaches label features, from a teacher's descriptors and from label maps. OUR OWN DESIGN.
 
-StructVPR++ (TPAMI 2025) publishes no formula that we know of. These losses go with `covis.models.label_features`, a design of ours.
+The formulas of StructVPR++ (TPAMI 2025) were not at hand. These losses go with `covis.models.label_features`, a design of ours.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def teacher_training(recipe: Recipe) -> TrainSettings:
 
     Of the augmentation mirroring stays: a label map is no photograph, and darker it would be of other classes. No stage is frozen,
     for the first layer of a network with other channels begins anew. Nothing is validated, for scenes that decide need not have label
-    maps; a `validate` table with a `protocol` switches it on.
+    maps: what is kept is the last state (`check_structure` refuses a table `validate` that names a protocol).
 
     Raises:
         InvalidInputError: a key is unknown or a value has the wrong type, or the table sets the seed or augments label maps.
@@ -150,7 +150,16 @@ def check_structure(recipe: Recipe) -> None:
     if not 0 <= settings.corrupt <= 1:
         raise InvalidInputError(f"[structure] corrupt must be a share of the places, in [0, 1]; got {settings.corrupt}.")
     models, training = {"student": recipe.model, "teacher": teacher_model(recipe)}, student_training(recipe)
-    teacher_training(recipe)
+    if teacher_training(recipe).validate.protocol:
+        raise InvalidInputError(
+            "The teacher is not validated: what is kept is its last state. Take validate out of [structure.teacher.train]."
+        )
+    if positive_threshold(training) < positive_threshold(recipe.train):
+        raise InvalidInputError(
+            "Stage II must not take pairs as positive that were not ranked: its sampler takes similarities from "
+            f"{positive_threshold(training)} on, and that of [train], by which pairs are ranked, from {positive_threshold(recipe.train)} on. "
+            "Set both alike."
+        )
     for who, model in models.items():
         if not model.normalize:
             raise InvalidInputError(f"The {who}'s descriptors must be unit vectors to be distilled; its model has normalize = false.")
@@ -159,6 +168,16 @@ def check_structure(recipe: Recipe) -> None:
             f"[structure] negatives = true distils the negatives of lists; the sampler {training.sampler!r} gives pairs. Take triplets, "
             "or leave it out."
         )
+
+
+def positive_threshold(training: TrainSettings) -> float:
+    """From which similarity on a training takes a pair as positive: its sampler's option, 0.5 where it says none.
+
+    >>> positive_threshold(TrainSettings()), positive_threshold(TrainSettings(sampler_options={"positive_threshold": 0.6}))
+    (0.5, 0.6)
+    """
+    options = training.sampler_options
+    return float(options.get("positive_threshold", options.get("threshold", 0.5)))
 
 
 def check_dims(teacher: HasDim, student: HasDim, *, loss: str) -> None:

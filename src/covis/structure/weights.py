@@ -61,6 +61,7 @@ def weigh_selected(
     threshold: int,
     by: Literal["teacher", "student"] = "teacher",
     matched: bool = False,
+    wrong: bool = False,
     seed: int = 0,
 ) -> Numbers:
     """1 for pairs that a branch ranks up to N_t, 0 for the others.
@@ -76,6 +77,7 @@ def weigh_selected(
         by: whose rank decides.
         matched: by the student, as many pairs as the teacher would select, those of the least ranks, so that the two can be
             compared (ours). Pairs of one rank are drawn at random.
+        wrong: the other pairs: by the teacher D4 (A2), by the student those that it ranks beyond N_t, or beyond as many (B2).
         seed: of that draw.
 
     Raises:
@@ -89,12 +91,12 @@ def weigh_selected(
     if not isinstance(seed, int) or seed < 0:
         raise InvalidInputError(f"seed must be a whole number, at least 0; got {seed!r}.")
     x, y = np.asarray(teacher), np.asarray(student)
-    if by == "teacher" or not matched:
-        return ((x if by == "teacher" else y) <= threshold).astype(np.float64)
-    chosen = np.lexsort((np.random.default_rng(seed).permutation(len(y)), y))[: int((x <= threshold).sum())]
-    weights = np.zeros(len(y))
-    weights[chosen] = 1
-    return weights
+    weights = ((x if by == "teacher" else y) <= threshold).astype(np.float64)
+    if by == "student" and matched:
+        chosen = np.lexsort((np.random.default_rng(seed).permutation(len(y)), y))[: int((x <= threshold).sum())]
+        weights = np.zeros(len(y))
+        weights[chosen] = 1
+    return 1 - weights if wrong else weights
 
 
 @takes_similarity
