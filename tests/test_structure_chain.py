@@ -4,13 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import covis
 from covis.config import from_table, load_recipe, overlaid, to_table
-from covis.errors import CovisError, InvalidInputError
+from covis.errors import CovisError, InvalidInputError, SettingsDifferError
 from covis.images import Images, LabelMaps
 from covis.models.checkpoints import load
 from covis.models.costs import cost
@@ -191,6 +192,8 @@ def test_maps_of_a_folder_take_the_place_of_those_of_the_layout(towns: Path, rec
     result = covis.run(recipe, towns, out=tmp_path / "out", maps=maps, say=said.append)
     assert "teacher" not in result.scores  # what is asked has no map there
     assert [line for line in said if "asked without label maps" in line]
+    with pytest.raises(SettingsDifferError, match=r"survey-maps|train-teacher|model-teacher"):
+        covis.distill(recipe, towns, out=tmp_path / "out")  # the layout's own maps are others
     for file in (maps / "london").rglob("*.png"):  # named by the images alone, the maps of one town would be taken for both
         file.rename(maps / file.name)
     shutil.rmtree(maps / "trondheim")
@@ -230,3 +233,41 @@ def test_arms_share_what_is_the_same(towns: Path, recipe: Recipe, tmp_path: Path
     assert len(set(digests)) == 5
     moved = sweep(study, towns, out=tmp_path / "sweep")
     assert not moved.failed
+
+
+def test_a_sweep_knows_its_label_maps(towns: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from covis import stages
+    from covis.config import to_toml
+    from covis.sweeps import sweep
+
+    (tmp_path / "tiny.toml").write_text(to_toml(recipe))
+    study = tmp_path / "two.toml"
+    study.write_text('recipe = "tiny.toml"\nseeds = [0]\nscores = ["trained"]\n[arms.one]\n[arms.two.structure]\nstrength = 0.5\n')
+    for name, turn in (("as they are", 0), ("turned", 1)):
+        for scene in covis.read("table", towns, split="train"):
+            files = [scene.database.root / file for file in scene.database.segmentation or ()]
+            for row, image in enumerate(scene.database.names):
+                target = (tmp_path / name / (scene.database.root / image).relative_to(towns)).with_suffix(".png")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(files[(row + turn) % len(files)], target)
+    sweep(study, towns, out=tmp_path / "out", maps=tmp_path / "as they are", only=["one"])
+    with pytest.raises(SettingsDifferError, match=r"maps"):
+        sweep(study, towns, out=tmp_path / "out", maps=tmp_path / "turned")
+    shutil.copytree(tmp_path / "as they are", tmp_path / "a copy")
+    assert not sweep(study, towns, out=tmp_path / "out", maps=tmp_path / "a copy", only=["one"]).failed
+    fitted, fit = [], stages.fit
+
+    def counted(*parts: Any, out: Path, **others: Any) -> object:
+        fitted.extend([] if (Path(out) / "model").exists() else [Path(out).name.partition("-")[0]])
+        return fit(*parts, out=out, **others)
+
+    monkeypatch.setattr(stages, "fit", counted)
+    sweep(study, towns, out=tmp_path / "out", maps=tmp_path / "turned", overwrite=True)
+    assert sorted(fitted) == ["teacher", "train", "train"]  # the teacher once for both arms
+
+
+def test_a_folder_of_towns_is_read_as_tables(towns: Path) -> None:
+    from covis.datasets import guess_layout
+
+    assert guess_layout(towns) == "table"
+    assert [scene.name for scene in covis.read("auto", towns, split="train")] == ["london", "trondheim"]

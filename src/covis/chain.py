@@ -16,24 +16,21 @@ RUN/recipe.toml                        the recipe, every field written out
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from covis.config import load_recipe, to_table, to_toml
-from covis.datasets import read
-from covis.datasets.label_files import label_files, load_labels
 from covis.descriptors import Descriptors
-from covis.errors import InvalidInputError, MissingFileError, OutputExistsError
+from covis.errors import InvalidInputError
 from covis.evaluation import evaluate
 from covis.extraction import extract, tiny_images
-from covis.files import digest, file_digest, write_text
-from covis.images import Images, Scene
-from covis.labelling import LABEL_RULES
+from covis.files import file_digest, write_text
+from covis.images import Scene
 from covis.labels import Labels
 from covis.leaks import check_no_leak
-from covis.lookup import chosen, resolve, with_options
+from covis.lookup import resolve
+from covis.materials import Given, Materials
 from covis.metrics import NEEDS
 from covis.models.checkpoints import load, save
 from covis.models.place import PlaceModel, model_card
@@ -43,10 +40,9 @@ from covis.reports.sheets import retrieval_sheet
 from covis.reports.tables import score_table
 from covis.scores import Scores
 from covis.searching import search_depths, search_scenes
-from covis.semantics.maps import attach_maps, check_own_maps
 from covis.settings import Recipe
-from covis.stages import Shelf, Stages
-from covis.steps import Say, Steps
+from covis.stages import Stages
+from covis.steps import Say
 from covis.structure.partition import Partition
 from covis.training.fitting import fit
 from covis.training.preparation import start_from_data
@@ -124,7 +120,7 @@ def run(
         SettingsDifferError: a step was done with other settings; the message shows the difference.
         CovisError: whatever a step finds wrong, with the file it found it in.
     """
-    given = _Given(weights, None, maps, shared)
+    given = Given(weights, None, maps, shared)
     chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), given=given, overwrite=overwrite, say=say)
     check_evaluation(chain.recipe)
     check_learning(chain.recipe, weights=weights)
@@ -167,7 +163,7 @@ def train(
     Raises:
         CovisError: as in `run`.
     """
-    given = _Given(weights, labels, maps)
+    given = Given(weights, labels, maps)
     chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), given=given, overwrite=overwrite, say=say)
     check_learning(chain.recipe, weights=weights)
     model = chain.train()
@@ -232,7 +228,7 @@ def distill(
             f"A recipe that distils must have a [structure] that names classes; {found.name!r} has none. Take structvpr-town as an "
             "example, or covis train."
         )
-    given = _Given(weights, labels, maps)
+    given = Given(weights, labels, maps)
     chain = _Chain(found, Path(data), Path(out), given=given, overwrite=overwrite, say=say)
     check_learning(chain.recipe, weights=weights)
     model = chain.train()
@@ -241,42 +237,10 @@ def distill(
     return Distilled(model, pairs, table, files)
 
 
-@dataclass(frozen=True)
-class _Given:
-    """Files that the caller hands in, where there are any."""
-
-    weights: str | Path | None = None
-    labels: str | Path | None = None
-    maps: str | Path | None = None
-    shared: str | Path | None = None
-
-
-class _Chain:
+class _Chain(Materials):
     """What a recipe asks for, made when it is asked for, each part once."""
 
-    def __init__(self, recipe: Recipe, data: Path, out: Path, *, given: _Given, overwrite: bool, say: Say) -> None:
-        if out.exists() and not out.is_dir():
-            raise OutputExistsError(f"A run's --out must be a folder; {out} is a file. Choose another.")
-        self.recipe, self.data, self.out, self.say = recipe, data, out, say
-        self.weights, self.labels, self.maps = given.weights, given.labels, given.maps
-        self.shelf = Shelf(out, None if given.shared is None else Path(given.shared))
-        self.steps = Steps(out, overwrite=overwrite, say=say)
-        self.known_stages: Stages | None = None
-        self.known_scenes: dict[str, list[Scene]] = {}
-        self.known_labels: dict[str, list[Labels]] = {}
-
-    def scenes(self, split: str) -> list[Scene]:
-        """The scenes that teach ("train"), choose the model ("val") or are asked ("test"), as the recipe's patterns choose them."""
-        if split not in self.known_scenes:
-            self.known_scenes[split] = self._read(split)
-        return self.known_scenes[split]
-
-    def label(self, split: str) -> list[Labels]:
-        """Graded labels of the scenes of a split."""
-        if split not in self.known_labels:
-            given = self.labels is not None and split == "train"
-            self.known_labels[split] = self._given_labels() if given else self._label(split)
-        return self.known_labels[split]
+    known_stages: Stages | None = None
 
     def untrained(self) -> PlaceModel:
         """The network as it goes into training."""
@@ -303,7 +267,8 @@ class _Chain:
         """The trained network: after the only stage, or after stage II."""
         if not self.recipe.structure.classes:
             return self.learn()
-        check_network(self.recipe, weights=self.weights)  # both, before the first of several trainings
+        check_network(self.recipe, weights=self.weights)  # both networks, and all maps, before the first of several trainings
+        self.stages().survey()
         rgb, settings = self.learn(), self.recipe.structure
         validation, after = self._validation()
         start = rgb if settings.start == "rgb" else self.untrained()
@@ -447,74 +412,6 @@ class _Chain:
             self.scenes("test"), self.search("trained")[0], self.label("test"), protocol=rule, out=self.out / "picture.png"
         )
 
-    def _read(self, split: str) -> list[Scene]:
-        settings = self.recipe.data
-        pattern, named = getattr(settings, split), getattr(settings, f"{split}_split")
-        scenes = [scene for scene in read(settings.layout, self.data, split=named, **settings.options) if chosen(scene.name, pattern)]
-        if self.maps is not None:
-            scenes = [self._mapped(scene, needed=split == "train") for scene in scenes]
-            check_own_maps([*(scene for others in self.known_scenes.values() for scene in others), *scenes])
-        if not scenes:
-            raise InvalidInputError(
-                f"{self.data} must hold a scene with a {named} split whose name fits {pattern!r}; it holds none. "
-                'Look at the recipe\'s [data] (test = "" where nothing is asked).'
-            )
-        folders = [self.out / "scenes" / split / scene.name for scene in scenes]
-
-        def write() -> None:
-            for scene, folder in zip(photographed, folders, strict=True):
-                scene.write(folder, overwrite=True)
-
-        photographed = scenes
-        if self.recipe.structure.classes:  # label maps are of the teacher's steps alone: with others, stage I on photographs stands
-            photographed = [_unmapped(scene) for scene in scenes]
-            self.steps.given(f"read-maps{'' if split == 'train' else f'-{split}'}", [_mapped(scene) for scene in scenes])
-        contents = {scene.name: [_contents(side) for side in (scene.database, scene.queries)] for scene in photographed}
-        self.steps.do(f"read-{split}", {"data": to_table(settings), "contents": contents}, write, made=folders)
-        return scenes
-
-    def _mapped(self, scene: Scene, *, needed: bool) -> Scene:
-        """A scene with the label maps that were handed in; what is asked may lack them."""
-        assert self.maps is not None
-        try:
-            database = attach_maps(scene.database, self.maps, base=self.data)
-            queries = database if scene.training else attach_maps(scene.queries, self.maps, base=self.data)
-            return replace(scene, database=database, queries=queries)
-        except MissingFileError as error:
-            if needed:
-                raise
-            self.say(f"{scene.name}: asked without label maps ({error})")
-            return _unmapped(scene)
-
-    def _label(self, split: str) -> list[Labels]:
-        scenes, settings = self.scenes(split), self.recipe.label
-        if split == "train" and self.recipe.train_label.rule:
-            settings = self.recipe.train_label
-        rule = with_options(resolve(settings.rule, LABEL_RULES, what="label rule"), settings.options, what="label rule")
-        cards = {"label": to_table(settings), "after": self.steps.after(f"read-{split}")}
-        folder = self.shelf.place("labels/train", cards) if split == "train" else self.out / "labels" / split
-        files = [folder / f"{scene.name}.npz" for scene in scenes]
-
-        def make() -> None:
-            with self.shelf.hold(folder) if split == "train" else nullcontext():
-                for scene, file in zip(scenes, files, strict=True):
-                    if self.shelf.shared is None or split != "train" or not file.exists():
-                        rule(scene.queries, scene.database, **settings.options).save(file, overwrite=True)
-
-        self.steps.do(f"label-{split}", cards, make, made=files, owned=self.shelf.owned(*files) if split == "train" else files)
-        labels = load_labels(folder, scenes)
-        for scene, one in zip(scenes, labels, strict=True):
-            self.say(f"{scene.name}: {one.summary()}")
-            if warning := one.summary().warning:
-                self.say(f"warning: {warning}")
-        return labels
-
-    def _given_labels(self) -> list[Labels]:
-        assert self.labels is not None
-        scenes = self.scenes("train")
-        self.steps.given("label-train", [file_digest(file) for file in label_files(self.labels, scenes)])
-        return load_labels(self.labels, scenes)
-
     def _whitened(self) -> list[tuple[Descriptors, Descriptors]]:
         """The trained descriptors, whitened on the databases that are searched."""
         described, file = self.describe("trained"), self.out / "whitening.npz"
@@ -539,23 +436,3 @@ def _search_step(arm: str, scope: str) -> str:
 def _resolved(recipe: str | Path | Recipe, layout: str | None) -> Recipe:
     found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     return found if layout is None else replace(found, data=replace(found.data, layout=layout))
-
-
-def _unmapped(scene: Scene) -> Scene:
-    """A scene without label maps."""
-    database = replace(scene.database, segmentation=None)
-    return replace(scene, database=database, queries=database if scene.training else replace(scene.queries, segmentation=None))
-
-
-def _mapped(scene: Scene) -> str:
-    """A hash of a scene's label maps: their names, sizes and times."""
-    files = [side.root / name for side in (scene.database, scene.queries) for name in side.segmentation or ()]
-    stats = [(path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None for path in files]
-    return digest([scene.name, scene.database.segmentation, scene.queries.segmentation, stats])
-
-
-def _contents(images: Images) -> str:
-    """A hash of a table of images and of the size and time of each of its files: what a step depends on."""
-    files = [images.path(row) for row in range(len(images))] + [images.root / name for name in images.depth or ()]
-    stats = [path.stat() for path in files if path.exists()]
-    return digest([images.digest(), len(files), [(stat.st_size, stat.st_mtime_ns) for stat in stats]])

@@ -9,7 +9,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
@@ -65,10 +65,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: str | Path) -> Iterator[None]:
-    """Hold a lock file, so that processes that would make the same thing make it one after the other; gone with the process that held it.
+def locked(path: str | Path, *, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold a lock file, so that processes that would make the same thing make it one after the other.
 
-    Where the system has no such locks (Windows), nothing is held.
+    The system lets go of it when the process that holds it ends, however it ends. A child that it forked meanwhile has inherited it: where
+    the holder is killed, its children keep the lock until they end too. The file stays. Where the system (Windows) or the file
+    system has no such locks, nothing is held.
+
+    Args:
+        path: the lock file; its folder is made.
+        waiting: called once where another process holds it, before waiting for that one.
+
+    Raises:
+        OutputFailedError: the file cannot be made.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder) / ".towns.lock"):
+    ...     print("made by one alone")
+    made by one alone
     """
     try:
         import fcntl
@@ -76,10 +90,23 @@ def locked(path: str | Path) -> Iterator[None]:
         yield
         return
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise OutputFailedError(f"The lock {path} could not be made: {error.strerror or error}. Choose another place.") from error
+    with stream:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.flock(stream, fcntl.LOCK_UN)  # else children that were forked meanwhile would keep it
 
 
 def check_absent(path: str | Path, *, overwrite: bool = False) -> Path:

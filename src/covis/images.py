@@ -350,6 +350,12 @@ class Scene:
         return cls(header["name"], header["split"], database, queries)
 
 
+_TO_GIVE_MAPS = (
+    "Name them in the column segmentation of a table (the layout table); covis train, run, distill and sweep take the folder that "
+    "covis segment wrote, too (--maps)."
+)
+
+
 class LabelMaps:
     """The label maps of a table of images, to be read in the photographs' place: `names` are those of the photographs.
 
@@ -367,11 +373,12 @@ class LabelMaps:
         if images.segmentation is None:
             raise InvalidInputError(
                 f"The images in {images.root} must have label maps (the column segmentation) for a network that reads them; they have "
-                "none. Give the folder of covis segment (--maps)."
+                f"none. {_TO_GIVE_MAPS}"
             )
         if lacking := [name for name, file in zip(images.names, images.segmentation, strict=True) if not file]:
             raise InvalidInputError(
-                f"Every image in {images.root} must have a label map; {len(lacking)} of {len(images)} have none, the first {lacking[0]}."
+                f"Every image in {images.root} must have a label map; {len(lacking)} of {len(images)} have none, the first {lacking[0]}. "
+                f"{_TO_GIVE_MAPS}"
             )
         self.root, self.names, self._files = images.root, images.names, images.segmentation
 

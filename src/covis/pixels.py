@@ -290,7 +290,7 @@ def _rows_of_pixels(image: ImageLike, height: int, width: int, resize: Resize) -
 def _rows_of_labels(image: ImageLike, height: int, width: int) -> NDArray[np.uint8]:
     """A map of class numbers at the network's size: of each pixel's centre, the number there."""
     if isinstance(image, (str, os.PathLike)):
-        numbers = read_label_map(os.fspath(image))
+        numbers = _label_map(os.fspath(image))
     elif isinstance(image, Image.Image) and image.mode in ("L", "P"):
         numbers = np.asarray(image)
     elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 2 and image.size:
@@ -302,6 +302,16 @@ def _rows_of_labels(image: ImageLike, height: int, width: int) -> NDArray[np.uin
         )
     rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip((height, width), numbers.shape, strict=True))
     return np.ascontiguousarray(numbers[rows[:, None], columns[None, :], None])
+
+
+def _label_map(path: str) -> NDArray[np.uint8]:
+    try:
+        return read_label_map(path)
+    except DamagedFileError as error:
+        said = str(error)
+    if not path.lower().endswith(".png"):  # a photograph, most likely
+        said = f"A network that reads label maps takes no photographs. {said.removesuffix(' Write it as PNG.')}"
+    raise DamagedFileError(said)  # out here no traceback keeps the file's pixels alive
 
 
 def _central_square(picture: Image.Image, *, side: int) -> Image.Image:

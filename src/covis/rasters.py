@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
 from covis.files import atomic_path
 
 DEPTH_INVALID = (0, 65535)
 """Raw depth values (millimetres) that mean "no measurement" in the 7-Scenes files: both occur."""
+NOTE = "covis"
+"""The text entry of a label map's PNG that holds its note."""
 
 
 _ORIENTATION = 0x0112  # EXIF
@@ -146,13 +151,16 @@ def read_label_map(path: str | Path) -> NDArray[np.uint8]:
     return numbers.astype(np.uint8)
 
 
-def write_label_map(path: str | Path, numbers: NDArray[np.uint8], *, palette: NDArray[np.uint8] | None = None) -> Path:
-    """Write class numbers as a PNG of one channel; returns the path.
+def write_label_map(
+    path: str | Path, numbers: NDArray[np.uint8], *, palette: NDArray[np.uint8] | None = None, note: Mapping[str, object] | None = None
+) -> Path:
+    """Write class numbers as a PNG of one channel, atomically; returns the path.
 
     Args:
         path: ending in .png.
         numbers: (height, width) uint8, of at least one pixel.
         palette: (256, 3) uint8, colours to look at; the numbers stay what they are.
+        note: plain values, which stand in the file's text before the pixels; `semantics.notes.read_note` gives them back.
 
     Raises:
         InvalidInputError: the array is no map of numbers, the palette is none, or the file is no PNG.
@@ -166,7 +174,12 @@ def write_label_map(path: str | Path, numbers: NDArray[np.uint8], *, palette: ND
         if colours.dtype != np.uint8 or colours.shape != (256, 3):
             raise InvalidInputError(f"A palette must be (256, 3) uint8; got {colours.dtype} {colours.shape} for {path}.")
         image.putpalette(colours.ravel().tolist())
-    return _write(path, image)
+    text = PngInfo()
+    if note is not None:
+        text.add_text(NOTE, json.dumps(note, sort_keys=True))  # ASCII, which is all that such a text holds
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=text)
+    return Path(path)
 
 
 def write_image(path: str | Path, pixels: NDArray[np.uint8]) -> Path:

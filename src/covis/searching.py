@@ -67,7 +67,7 @@ def describe_scenes(
         names = digest([scene.split, scene.name, scene.queries.names, scene.database.names])[:8]
         folder = Path(work) / model.digest / f"{scene.split}-{scene.name}-{names}"
         made = {}
-        once = (scene.queries.root, scene.queries.names) == (scene.database.root, scene.database.names)
+        once = _files(scene.queries, model) == _files(scene.database, model)
         for side in ("database",) if once else ("queries", "database"):
             images: Images = getattr(scene, side)
             there = (folder / side).exists()
@@ -81,6 +81,11 @@ def describe_scenes(
                 raise SettingsDifferError(f"{said} Choose another --work, or remove {folder}.") from error
         described.append((made.get("queries", made["database"]), made["database"]))
     return described
+
+
+def _files(images: Images, model: Describer) -> tuple[Any, ...]:
+    """What a model reads of a table; two tables of the same are described once."""
+    return images.root, images.names, images.segmentation if model.resize == "labels" else None
 
 
 def search_scenes(

@@ -1,6 +1,7 @@
 """Stages: what StructVPR adds to a chain: a teacher that reads label maps, the partition of the pairs, and stage II.
 
-RUN/rgb/                              stage I on photographs (covis.chain), rgb/model
+RUN/maps/survey.txt                   what the label maps hold
+    rgb/                              stage I on photographs (covis.chain), rgb/model
     untrained-teacher/   teacher/     stage I on label maps, teacher/model
     partition/<branch>/<scene>/       descriptors of the training images, of both branches
               partition.npz           the rank of each pair under both, its weight, and what was counted
@@ -13,9 +14,7 @@ Under a sweep, what several arms have in common lies once, in folders named by a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from covis.config import to_table
 from covis.descriptors import Descriptors
 from covis.errors import CovisWarning, MissingExtraError
 from covis.extraction import extract
-from covis.files import digest, file_digest, locked, write_text
+from covis.files import file_digest, read_text, write_text
 from covis.images import Images, LabelMaps, Scene
 from covis.labels import Labels
 from covis.models.checkpoints import load, save
@@ -38,6 +37,7 @@ from covis.semantics.encodings import encoding
 from covis.semantics.maps import corrupted
 from covis.semantics.surveys import survey_maps
 from covis.settings import Recipe
+from covis.shelves import Shelf
 from covis.steps import Say, Steps
 from covis.structure.distillation import distillation
 from covis.structure.label_guides import LabelGuide
@@ -52,31 +52,6 @@ from covis.training.preparation import start_from_data
 from covis.training.validation import Validation
 
 Sides = tuple[Descriptors, Descriptors]
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """Where a chain's networks lie: in its own folder, or where the arms of a sweep share what is the same for several.
-
-    Attributes:
-        out: the run's folder.
-        shared: the folder of the sweep; None: nothing is shared.
-    """
-
-    out: Path
-    shared: Path | None = None
-
-    def place(self, name: str, cards: Mapping[str, Any]) -> Path:
-        """The folder of something that these settings decide."""
-        return self.out / name if self.shared is None else self.shared / f"{name.replace('/', '-')}-{digest(cards)}"
-
-    def owned(self, *paths: Path) -> list[Path]:
-        """What a step may remove before it is done anew: nothing that is shared, which another arm may have made; its name says how."""
-        return list(paths) if self.shared is None else []
-
-    def hold(self, folder: Path) -> AbstractContextManager[None]:
-        """While a shared folder is made, no other process makes it too."""
-        return nullcontext() if self.shared is None else locked(self.shared / f".{folder.name}.lock")
 
 
 class Stages:
@@ -98,7 +73,6 @@ class Stages:
         self.recipe, self.steps, self.shelf, self.weights, self.say = recipe, steps, shelf, weights, say
         self.labels, self.settings, self.seed = list(labels), recipe.structure, recipe.train.seed
         self.given, self.scenes = list(scenes), [corrupted(scene, self.settings.corrupt, seed=self.seed) for scene in scenes]
-        self._looked = False
 
     def teacher(self, *, trained: bool = True) -> PlaceModel:
         """The network that reads label maps, after stage I; or before, as a control."""
@@ -110,9 +84,8 @@ class Stages:
         untrained = self.shelf.place("untrained-teacher", cards)
 
         def begin() -> None:
-            self._look()
             with self.shelf.hold(untrained):
-                if untrained.exists():
+                if self.shelf.shared is not None and untrained.exists():
                     return
                 model = PlaceModel(settings, seed=self.seed, weights=self.weights)
                 start_from_data(model, self.scenes, seed=self.seed)
@@ -125,7 +98,6 @@ class Stages:
         folder = self.shelf.place("teacher", cards)
 
         def learn() -> None:
-            self._look()
             with self.shelf.hold(folder):
                 fit(load(untrained), self.scenes, self.labels, training, out=folder)
 
@@ -148,7 +120,7 @@ class Stages:
 
         def make() -> None:
             with self.shelf.hold(file.parent):
-                if file.exists():
+                if self.shelf.shared is not None and file.exists():
                     return
                 names = [scene.name for scene in self.scenes]
                 made = partition(self.labels, described["teacher"], described["rgb"], scenes=names, **settings)  # type: ignore[arg-type]
@@ -251,11 +223,19 @@ class Stages:
             found.append((database if scene.training else of(scene.queries), database))
         return found
 
-    def _look(self) -> None:
-        """Read every label map once: what its numbers are must be known before a network learns from them."""
-        if not self._looked:
-            self.say(survey_maps(self.given, self.settings.encoding()).summary())
-            self._looked = True
+    def survey(self) -> None:
+        """Read every label map once: what its numbers are must be known before anything is learnt, stage I on photographs included."""
+        settings = self.settings.encoding()
+        cards = {"encoding": encoding(settings).digest(), "after": self.steps.after("read-train", "read-maps")}
+        file = self.shelf.place("maps", cards) / "survey.txt"
+
+        def make() -> None:
+            with self.shelf.hold(file.parent):
+                if self.shelf.shared is None or not file.exists():
+                    write_text(file, survey_maps(self.given, settings).summary() + "\n")
+
+        self.steps.do("survey-maps", cards, make, made=[file], owned=self.shelf.owned(file))
+        self.say(read_text(file).rstrip())
 
 
 def _sides(folder: Path, scene: Scene) -> Sides:

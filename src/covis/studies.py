@@ -215,7 +215,7 @@ def check_study(study: Study, *, weights: str | Path | None = None, layout: str 
         CovisError: what is wrong; the message names the arm.
     """
     from covis.chain import ARMS  # with the network: a study's file is read without
-    from covis.verification import check_evaluation, check_learning, check_network
+    from covis.verification import check_evaluation, check_learning, check_loss_and_sampler, check_network
 
     if not study.scores or not set(study.scores) <= set(ARMS):
         raise InvalidInputError(f"The study {study.name!r} must score some of {', '.join(ARMS)}; got {list(study.scores)}.")
@@ -235,6 +235,7 @@ def check_study(study: Study, *, weights: str | Path | None = None, layout: str 
             check_evaluation(recipe)
             _check_asked_alike(recipe, first, first_name)
             check_learning(recipe)
+            check_loss_and_sampler(recipe.train)
             network = (recipe.model, recipe.structure.encoding(), recipe.structure.teacher, recipe.structure.loss)
             if network not in built:
                 check_network(recipe, weights=weights)

@@ -52,6 +52,7 @@ def check_learning(recipe: Recipe, *, weights: str | Path | None = None) -> None
         make_sampler([], training)
         check_settings(training)
         check_device(training)
+    for training in trainings(recipe)[1:]:  # what would show only after stage I
         check_loss_and_sampler(training)
     check_judging(recipe.train.validate)
     if weights is not None:
@@ -75,7 +76,8 @@ def check_loss_and_sampler(settings: TrainSettings) -> None:
     ...
     covis.errors.InvalidInputError: The loss 'gcl' and the sampler 'triplets' do not go together, ...
     """
-    preflight.check_loss_and_sampler(8, [_made_by_hand()], settings)
+    negatives = settings.sampler_options.get("negatives", 0)
+    preflight.check_loss_and_sampler(8, [_made_by_hand(more=negatives if isinstance(negatives, int) else 0)], settings)
 
 
 def check_network(recipe: Recipe, *, weights: str | Path | None = None) -> None:
@@ -124,9 +126,9 @@ def check_evaluation(recipe: Recipe) -> None:
         )
 
 
-def _made_by_hand() -> Labels:
+def _made_by_hand(*, more: int) -> Labels:
     """Two dozen queries with positive, soft and zero pairs, whatever the threshold; enough images for any list of negatives."""
-    images, kinds = 1024, (1.0, 0.6, 0.3, 0.01)
+    images, kinds = 1024 + more, (1.0, 0.6, 0.3, 0.01)
     rows = [row for row in range(24) for _ in kinds]
     columns = [len(kinds) * row + place for row in range(24) for place in range(len(kinds))]
     matrix = sparse.csr_array((kinds * 24, (rows, columns)), shape=(24, images))

@@ -55,7 +55,8 @@ def attend(
         (height, width) float32 in [0, 1], at the size of the network's input.
 
     Raises:
-        InvalidInputError: there is no such method, it does not take the options, or the model does not take the method.
+        InvalidInputError: there is no such method, it does not take the options, or the model does not take the method; or the
+            model reads label maps.
         MissingFileError: a file is not there.
         DamagedFileError: a file does not decode.
 

@@ -8,13 +8,27 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from covis.models.describers import Describer
+from covis.models.describers import Describer, check_reads_photographs
 from covis.models.place import evaluating
 from covis.pixels import ImageLike, decode
 
 
+def check_attended(model: Describer) -> None:
+    """Raise where a model reads label maps: class numbers have no mean colour to cover a place with, and no photograph lies below.
+
+    Raises:
+        InvalidInputError: it does.
+    """
+    check_reads_photographs(model, what="Attention", instead="Look at the student that it taught, RUN/train/model.")
+
+
 def as_pixels(model: Describer, image: ImageLike) -> torch.Tensor:
-    """(1, 3, height, width) uint8, as the model expects it."""
+    """(1, 3, height, width) uint8, as the model expects it.
+
+    Raises:
+        InvalidInputError: the model reads label maps.
+    """
+    check_attended(model)
     pixels = decode(image, height=model.height, width=model.width, resize=model.resize)
     return torch.from_numpy(pixels.copy())[None]
 

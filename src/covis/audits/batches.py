@@ -88,7 +88,7 @@ def batch_dependence(
 
     Args:
         model: any that `covis.open_model` opens.
-        images: at least 2, decoded once and kept in memory: some dozens.
+        images: at least 2, of the kind that the model reads (photographs or label maps), decoded once and kept in memory: some dozens.
         sizes: images in a batch; those beyond the sample are one batch of all.
         tolerance: see `TOLERANCE`.
         seed: of the other companions.

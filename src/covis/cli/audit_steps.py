@@ -12,6 +12,8 @@ from covis.cli.shell import say
 from covis.errors import DamagedFileError, InvalidInputError, MissingFileError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
     from covis.audits import Duplicates, Fingerprints
@@ -200,6 +202,8 @@ class Audit:
         if self.settings["alike"] is None:
             said = "--alike was not given: the distance of copies differs from model to model (docs/audit.md)"
             return self._skip("descriptors", "all scenes", said)
+        if reason := self._unread(self.scenes):
+            return self._skip("descriptors", "all scenes", reason)
         vectors = dict(self._described(self.scenes, "descriptors"))
 
         def compare(a: Side, b: Side | None) -> Duplicates:
@@ -215,6 +219,8 @@ class Audit:
             self._tell()
         if self.other is not None and self.model is None and self.files["against"] is None:
             return self._skip("descriptors", "training against test", "--against-descriptors was not given")
+        if reason := self._unread(self.other or ()):
+            return self._skip("descriptors", "training against test", reason)
         vectors |= self._described(self.other or (), "against")
         for of, two in self._facing_sides():
             self._compare("descriptors", of, two, compare)
@@ -247,6 +253,14 @@ class Audit:
 
             self._ready["model"] = opened(self.model or "", count=sum(len(scene.database) for scene in self.scenes), **self.opening)
         return self._ready["model"]
+
+    def _unread(self, scenes: Sequence[Scene], *, databases: bool = False) -> str:
+        """Why the model cannot describe these scenes, or their databases: it reads label maps and there are not enough; else empty."""
+        if self.model is None or self._opened().resize != "labels":
+            return ""
+        sides = [side for scene in scenes for side in _sides(scene) if side.side == "database" or not databases]
+        lacking = [side for side in sides if side.images.segmentation is None or not all(side.images.segmentation)]
+        return f"the model reads label maps, and not every image of {lacking[0]} has one (the column segmentation)" if lacking else ""
 
     def _places(self) -> None:
         from covis.audits import shared_places
@@ -300,21 +314,27 @@ class Audit:
 
         if self.model is None:
             return self._skip("batches", "all models", "--model was not given")
+        if reason := self._unread(self.scenes, databases=True):
+            return self._skip("batches", self.model, reason)
         found = batch_dependence(self._opened(), self._some_pictures())
         self.leaks += found.depends
         self._add("batches", self.model, found)
         return None
 
-    def _some_pictures(self) -> list[Image.Image]:
-        """Photographs of all databases, evenly; those that do not decode are passed over."""
-        from covis.rasters import read_picture
+    def _some_pictures(self) -> list[Image.Image | NDArray[np.uint8]]:
+        """What the model reads of all databases, photographs or label maps, evenly; those that do not decode are passed over."""
+        from covis.images import files_of
+        from covis.rasters import read_label_map, read_picture
 
-        paths = [scene.database.path(row) for scene in self.scenes for row in range(len(scene.database))]
+        resize = self._opened().resize
+        files = [files_of(scene.database, resize) for scene in self.scenes]
+        paths = [one.path(row) for one in files for row in range(len(one))]
         count = min(self.settings["sample"], len(paths))
+        read: Callable[[Path], Any] = read_label_map if resize == "labels" else read_picture
         pictures = []
         for path in [paths[round(place * (len(paths) - 1) / max(1, count - 1))] for place in range(count)]:
             with suppress(DamagedFileError, MissingFileError):
-                pictures.append(read_picture(path))
+                pictures.append(read(path))
         return pictures
 
 

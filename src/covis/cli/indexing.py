@@ -165,6 +165,7 @@ def _described(photographs: list[Path], model: str, options: list[str] | None) -
     from covis.datasets.photographs import read_folder
     from covis.extraction import extract
     from covis.images import Images
+    from covis.models.describers import check_reads_photographs
 
     if len(photographs) == 1 and photographs[0].is_dir():
         images = read_folder(photographs[0])[0].queries
@@ -173,6 +174,11 @@ def _described(photographs: list[Path], model: str, options: list[str] | None) -
             raise MissingFileError(f"Every photograph must exist; there is no file {absent[0]}.")
         images = Images(Path(), tuple(map(str, photographs)))
     describer = opened_model(model, engine="auto", device="auto", count=len(images), options=parse_options(options or ()))
+    check_reads_photographs(
+        describer,
+        what="Search by photographs (--model)",
+        instead="Describe images that have label maps by covis extract, and search by the folder of descriptors.",
+    )
     return extract(describer, images, progress=len(images) > 1)
 
 

@@ -177,7 +177,7 @@ _SIGNS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
         "gcl",
         lambda root: (root.is_file() and root.suffix == ".json") or _holds("train_val/*/query.json", "*/test.json", "query.json")(root),
     ),
-    ("table", _holds("database.csv", "database.parquet")),
+    ("table", _holds("database.csv", "database.parquet", "*/database.csv", "*/database.parquet")),
     ("npy", _holds("*_dbImages.npy")),
     ("nordland", is_nordland),
     ("utm", lambda root: (first := _first_picture(root)) is not None and first.name.startswith("@")),

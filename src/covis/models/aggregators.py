@@ -2,7 +2,8 @@
 
 An aggregator is `(channels, *, …) -> Module` with `.dim`; it is called with `Features` and returns (B, dim). A built-in
 is a class here and a line in `AGGREGATORS`; one's own is `package.module:Class` in the recipe. One that starts from data
-has `initialise(features, *, seed)` too, and one that needs a class token says `needs_token = True`.
+has `initialise(features, *, seed)` too, one that needs a class token says `needs_token = True`, and one that looks at the masks
+of a network that reads label maps says `needs_masks = True`: others get none.
 """
 
 from __future__ import annotations

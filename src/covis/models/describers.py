@@ -71,6 +71,21 @@ class OfTorch:
         return self.settings.resize
 
 
+def check_reads_photographs(describer: Describer, *, what: str, instead: str) -> None:
+    """Raise where a describer reads label maps and what is asked for is for photographs.
+
+    Args:
+        describer: any.
+        what: what is asked for, as a sentence begins.
+        instead: what to do, a sentence.
+
+    Raises:
+        InvalidInputError: it reads label maps (`resize` is "labels").
+    """
+    if describer.resize == "labels":
+        raise InvalidInputError(f"{what} is for networks that read photographs; this one ({describer.digest}) reads label maps. {instead}")
+
+
 def describe(describer: Describer, images: Sequence[ImageLike], *, batch: int = 32) -> NDArray[np.float32]:
     """Describe images; the images ahead are decoded meanwhile.
 

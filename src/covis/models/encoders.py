@@ -43,4 +43,8 @@ class LabelEncoder(nn.Module):
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         """(B, 1, height, width) uint8 class numbers to (B, C, height, width), the channel's weight where a pixel is of it, else 0."""
-        return self.masks(numbers) * self.weights
+        return self.weighted(self.masks(numbers))
+
+    def weighted(self, masks: torch.Tensor) -> torch.Tensor:
+        """What `masks` gives, each channel times its weight: what `forward` gives of the same numbers."""
+        return masks * self.weights

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from covis.descriptors import Descriptors
 from covis.errors import CovisWarning, InvalidInputError, MissingExtraError
 from covis.files import atomic_path, check_absent, digest
+from covis.models.describers import check_reads_photographs
 from covis.models.foreign import ForeignModel
 from covis.models.onnx_models import PRODUCER, OnnxModel, load_onnx, onnxruntime, write_model
 from covis.models.place import PlaceModel, evaluating
@@ -36,6 +37,16 @@ BACKBONE = "backbone/"
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes the modules that a node comes from
 
 Network = PlaceModel | ForeignModel
+
+
+def check_exportable(model: Network) -> None:
+    """Raise where a network is none that is deployed: it reads label maps, and an exported file takes photographs.
+
+    Raises:
+        InvalidInputError: the model is a teacher, which reads label maps.
+    """
+    instead = "What is deployed is the student, RUN/train/model; a teacher itself is run by torch (--engine torch)."
+    check_reads_photographs(model, what="An exported file", instead=instead)
 
 
 def onnx() -> ModuleType:
@@ -80,7 +91,7 @@ def export_model(
         The file, opened; `header["measured"]["difference"]` is the largest difference that was seen, of descriptors of norm 1.
 
     Raises:
-        InvalidInputError: the whitening is not of this model; torch cannot export the network; or what comes out differs
+        InvalidInputError: the model reads label maps; the whitening is not of this model; torch cannot export the network; or what comes out differs
             from torch by more than 1e-4.
         OutputExistsError: the file is there and `overwrite` is false.
         OutputFailedError: the system refused the write.
@@ -89,6 +100,7 @@ def export_model(
     Warns:
         CovisWarning: the network takes one size alone.
     """
+    check_exportable(model)
     out = Path(out)
     if out.suffix != ".onnx":
         raise InvalidInputError(f"The file name of an exported network must end in .onnx; got {out.name!r}.")

@@ -129,7 +129,8 @@ def write_gcl_checkpoint(model: PlaceModel, path: str | Path, *, overwrite: bool
         The path.
 
     Raises:
-        InvalidInputError: the reference has no such backbone or aggregator, or normalises pixels otherwise.
+        InvalidInputError: the reference has no such backbone or aggregator, or normalises pixels otherwise; or the model reads label
+            maps, has chosen levels or a projection, which such a file cannot hold.
         OutputExistsError: the file is there and `overwrite` is false.
         OutputFailedError: the system refused the write.
     """
@@ -142,6 +143,7 @@ def write_gcl_checkpoint(model: PlaceModel, path: str | Path, *, overwrite: bool
             f"A checkpoint for the reference must be of one of its backbones ({', '.join(_WRITTEN)}…) with gem, average or max; the model "
             f"is {settings.backbone} with {settings.aggregator}."
         )
+    _check_plain(model)
     if tuple(settings.mean) != _IMAGENET[0] or tuple(settings.std) != _IMAGENET[1]:
         raise InvalidInputError(
             f"The reference normalises pixels by ImageNet's mean {_IMAGENET[0]} and standard deviation {_IMAGENET[1]}; the model's are "
@@ -154,6 +156,21 @@ def write_gcl_checkpoint(model: PlaceModel, path: str | Path, *, overwrite: bool
     with atomic_path(path) as temporary:
         torch.save({"step": 0, "model_state_dict": state}, temporary)
     return path
+
+
+def _check_plain(model: PlaceModel) -> None:
+    """Raise where a model has what the reference's networks have not."""
+    settings = model.settings
+    has = {
+        "reads label maps (encoding); the student that it taught is RUN/train/model": bool(settings.encoding.classes),
+        f"has levels {list(settings.levels)}": bool(settings.levels),
+        f"has a projection to {settings.projection} dimensions": bool(settings.projection),
+    }
+    if found := [said for said, there in has.items() if there]:
+        raise InvalidInputError(
+            "A checkpoint for the reference must be of a network of photographs and their last feature map, without a projection; "
+            f"the model {found[0]}."
+        )
 
 
 def _their_name(name: str, rules: list[tuple[str, str]]) -> str:

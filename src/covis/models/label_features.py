@@ -54,6 +54,7 @@ class LabelFeatures(nn.Module):
 
     Attributes:
         dim: D (1 + C).
+        needs_masks: a network that reads label maps hands over its masks.
         classify: the 1 x 1 convolution.
 
     Raises:
@@ -62,6 +63,8 @@ class LabelFeatures(nn.Module):
     >>> LabelFeatures((320,)).dim, sum(one.numel() for one in LabelFeatures((320,)).classify.parameters())
     (2240, 1926)
     """
+
+    needs_masks = True
 
     def __init__(
         self,

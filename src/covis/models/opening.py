@@ -31,7 +31,7 @@ from covis.lookup import resolve
 from covis.models import onnx_models
 from covis.models.checkpoints import load
 from covis.models.describers import Describer
-from covis.models.export import PARITY, Network, export_model, parity
+from covis.models.export import PARITY, Network, check_exportable, export_model, parity
 from covis.models.foreign import PIXELS, ForeignModel, pixel_settings
 
 Engine = Literal["auto", "torch", "onnx"]
@@ -63,8 +63,8 @@ def open_model(
     Args:
         spec: see above.
         engine: "torch"; "onnx": ONNX Runtime, to which the network is exported once and kept by its hash; "auto": ONNX Runtime
-            where it is installed, no CUDA device is there, and the network is kept already or `count` is at least
-            `EXPORT_PAYS`, else torch.
+            where it is installed, no CUDA device is there, the network reads photographs, and it is kept already or `count` is
+            at least `EXPORT_PAYS`, else torch.
         count: images that will be described; absent: few.
         options: `height`, `width`, `resize`, `mean`, `std` and `normalize` say which pixels a module expects; the others are
             keyword arguments of the function or the entry.
@@ -137,12 +137,13 @@ def to_onnx(model: Network) -> onnx_models.OnnxModel:
     """The network on ONNX Runtime: exported once, kept by its hash and the libraries' versions, and held against torch when opened.
 
     Raises:
-        InvalidInputError: it cannot be exported, or differs from torch.
+        InvalidInputError: it cannot be exported (a network that reads label maps is not), or differs from torch.
         MissingExtraError: a library is not installed.
 
     Warns:
         CovisWarning: the folder that keeps it cannot be written; it is exported anew next time.
     """
+    check_exportable(model)
     onnx_models.onnxruntime()
     kept = _kept(model)
     if kept.exists():
@@ -184,7 +185,7 @@ def _with_engine(model: Network, engine: Engine, count: int | None) -> Describer
         return model
     if engine == "onnx":
         return to_onnx(model)
-    if not all(importlib.util.find_spec(name) for name in EXTRA) or torch.cuda.is_available():
+    if model.resize == "labels" or not all(importlib.util.find_spec(name) for name in EXTRA) or torch.cuda.is_available():
         return model
     if not _kept(model).exists() and (count or 0) < EXPORT_PAYS:
         return model

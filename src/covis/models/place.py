@@ -24,7 +24,7 @@ from covis.models.backbones import Backbone
 from covis.models.describers import OfTorch, describe
 from covis.models.encoders import LabelEncoder
 from covis.models.weights import load_backbone
-from covis.pixels import ImageLike, Resize, check_size, decode_ahead, normalize
+from covis.pixels import ImageLike, Resize, channels_of, check_size, decode_ahead, normalize
 from covis.semantics.encodings import encoding
 from covis.settings import ModelSettings
 
@@ -155,13 +155,26 @@ class PlaceModel(OfTorch, nn.Module):
             yield features
 
     def see(self, pixels: torch.Tensor) -> Features:
-        """What the backbone gives for (B, 3, height, width) pixels; of label maps, (B, 1, height, width), with the masks that they show."""
+        """What the backbone gives for (B, 3, height, width) pixels, or for label maps, (B, 1, height, width).
+
+        Of label maps with the masks that they show, where the aggregator says `needs_masks`.
+
+        Raises:
+            InvalidInputError: the channels are those of the other kind.
+        """
+        wanted = channels_of(self.resize)
+        if pixels.ndim != 4 or pixels.shape[1] != wanted:
+            kind = "photographs" if self.encoder is None else "label maps"
+            raise InvalidInputError(
+                f"A network that reads {kind} takes (B, {wanted}, height, width); it got {tuple(pixels.shape)}. Decode them by its `resize`."
+            )
         if self.encoder is None:
             features: Features = self.backbone(normalize(pixels, self.mean, self.std))
             return features
         numbers = pixels.to(self.mean.device)
-        features = self.backbone(self.encoder(numbers))
-        return features._replace(masks=self.encoder.masks(numbers))
+        masks = self.encoder.masks(numbers)
+        features = self.backbone(self.encoder.weighted(masks))
+        return features._replace(masks=masks) if getattr(self.aggregator, "needs_masks", False) else features
 
     def _decoded(self, images: Sequence[ImageLike], *, batch: int) -> Iterator[torch.Tensor]:
         settings = self.settings
@@ -184,6 +197,11 @@ def model_card(settings: ModelSettings) -> dict[str, Any]:
 
 def _check(settings: ModelSettings) -> None:
     check_size(settings.height, settings.width, settings.resize)
+    if str(settings.resize) == "labels":
+        raise InvalidInputError(
+            "The way to resize photographs must be pil or pil-crop; got 'labels'. A network reads label maps where its encoding names "
+            "classes, and then resizes them so."
+        )
     if not all(value > 0 for value in settings.std):
         raise InvalidInputError(f"The std of each channel must be above 0; got {settings.std}.")
     if settings.projection < 0:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from covis.attention import METHODS, Method, attend
+from covis.attention.inputs import check_attended
 from covis.errors import InvalidInputError
 from covis.files import atomic_path
 from covis.models.describers import Describer, describe
@@ -70,10 +71,12 @@ def attention_sheet(
         options: of the methods, as `attend` takes them; each goes to the method that has it.
 
     Raises:
-        InvalidInputError: there is no image, a number of images that makes no pairs, no method, or a method does not fit the model.
+        InvalidInputError: there is no image, a number of images that makes no pairs, no method, or a method does not fit the model;
+            or the model reads label maps.
         MissingFileError: an image is not there.
         DamagedFileError: an image does not decode.
     """
+    check_attended(model)
     files = [Path(image) for image in images]
     _check(files, methods, pair=pair, width=width)
     _check_options(methods, options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from covis.errors import InvalidInputError, MissingFileError
 from covis.images import Images, Scene
+from covis.semantics.notes import read_note
 
 FRAMES = 10
 """Consecutive images that are one place where positions are not known."""
@@ -21,8 +22,11 @@ _SHOWN = 3
 def attach_maps(images: Images, folder: str | Path, *, base: str | Path | None = None) -> Images:
     """The images with the label maps of a folder in their column `segmentation`.
 
-    Of an image `day/0001.jpg` the map is `<folder>/day/0001.png`, or `<folder>/day/0001.jpg.png`. With `base`, the image's path from
-    there is looked for first: so `covis segment` names maps where a data set has several roots. No map is opened.
+    Of an image `day/0001.jpg` the map is `<folder>/day/0001.jpg.png`, or `<folder>/day/0001.png`. With `base`, the image's path from
+    there is looked for first: so `covis segment` names maps where a data set has several roots. Where names lead out of the images'
+    root (`../photos/0001.jpg`), they are counted from the lowest folder above the root that has all of them (`photos/0001.jpg`).
+
+    A map that `covis segment` wrote says of which photograph it is; one of another photograph is not taken. Headers alone are read.
 
     Args:
         images: whose names the maps have.
@@ -31,21 +35,25 @@ def attach_maps(images: Images, folder: str | Path, *, base: str | Path | None =
 
     Raises:
         MissingFileError: there is no such folder, or an image has no map; the message says how many, and the first three.
-        InvalidInputError: two images would have the same map (`a.jpg` and `a.png`).
+        InvalidInputError: a map is of another photograph, or two images would have the same (`a.jpg` and `a.png`).
+        DamagedFileError: a map does not open.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"The folder of label maps {folder} must exist; there is no such folder.")
     # of a root that is a link, ".." leads out of where the link points to
-    root, real = Path(os.path.realpath(images.root)), Path(os.path.realpath(folder))
-    above = root if base is None else Path(os.path.realpath(base))
-    found = [_map_of(name, root, real, above) for name in images.names]
+    root, real = os.path.realpath(images.root), os.path.realpath(folder)
+    bases = [outer_folder(root, images.names), root]
+    if base is not None:
+        bases.insert(0, os.path.realpath(base))
+    found = [_map_of(os.path.normpath(os.path.join(root, name)), real, bases) for name in images.names]
     missing = [name for name, path in zip(images.names, found, strict=True) if path is None]
     if missing:
-        first = missing[0]
+        candidates = _candidates(_names_of(os.path.normpath(os.path.join(root, missing[0])), bases))
         raise MissingFileError(
-            f"Every image must have a label map in {folder}; {len(missing)} of {len(images)} have none: {', '.join(missing[:_SHOWN])}"
-            f"{', …' if len(missing) > _SHOWN else ''}. Looked for {PurePosixPath(first).with_suffix('.png')} and {first}.png."
+            f"Every image of {root} must have a label map in {os.path.normpath(folder)}; {len(missing)} of {len(images)} have none: "
+            f"{', '.join(missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}. Looked there for {' and '.join(candidates)}. "
+            "Make them (covis segment), or name the folder that they are in."
         )
     files = tuple(Path(os.path.relpath(path, root)).as_posix() for path in found if path is not None)
     owner: dict[str, str] = {}
@@ -59,12 +67,52 @@ def attach_maps(images: Images, folder: str | Path, *, base: str | Path | None =
     return replace(images, segmentation=files)
 
 
-def _map_of(name: str, root: Path, folder: Path, base: Path) -> Path | None:
-    """The map's path, the longer name first: it tells `a.jpg` from `a.png`. An image is not its own map."""
-    from_base = os.path.relpath(root / name, base)
-    names = [name] if from_base.startswith("..") or base == root else [from_base, name]
-    candidates = [path for one in names for path in (folder / f"{one}.png", (folder / one).with_suffix(".png"))]
-    return next((path for path in candidates if path != root / name and path.is_file()), None)
+def outer_folder(root: str, names: Iterable[str]) -> str:
+    """The root; where names lead out of it, the lowest folder above it that has all of them.
+
+    Args:
+        root: absolute, no link.
+        names: relative to it.
+
+    >>> outer_folder("/data/tables", ["a.jpg"]), outer_folder("/data/tables", ["../photos/a.jpg"])
+    ('/data/tables', '/data')
+    """
+    outside = {os.path.dirname(os.path.normpath(os.path.join(root, name))) for name in names if ".." in name}
+    return os.path.commonpath([root, *outside])
+
+
+def _names_of(photograph: str, bases: Sequence[str]) -> list[str]:
+    """What a photograph is called from each of the folders that it lies in, each name once."""
+    names = [Path(os.path.relpath(photograph, base)).as_posix() for base in bases]
+    return list(dict.fromkeys(name for name in names if not name.startswith("../")))
+
+
+def _candidates(names: Sequence[str]) -> list[str]:
+    """What a photograph's map may be called, the longer name first: it tells `a.jpg` from `a.png`."""
+    return [one for name in names for one in (f"{name}.png", PurePosixPath(name).with_suffix(".png").as_posix())]
+
+
+def _map_of(photograph: str, folder: str, bases: Sequence[str]) -> str | None:
+    """The map's path. An image is not its own map, and the map of another photograph is nobody's here.
+
+    Raises:
+        InvalidInputError: what is there is of other photographs alone.
+    """
+    names, foreign = _names_of(photograph, bases), []
+    for candidate in _candidates(names):
+        path = os.path.join(folder, candidate)
+        if path == photograph or not os.path.isfile(path):
+            continue
+        said = (read_note(path) or {}).get("photograph")
+        if said is None or said in names:
+            return path
+        foreign.append((path, said))
+    if foreign:
+        raise InvalidInputError(
+            f"{foreign[0][0]} must be the label map of {' or '.join(names)}; its note says that it is of {foreign[0][1]}. Is it of another "
+            "data set, or was the folder of the maps moved into another? Make the maps of these photographs (covis segment)."
+        )
+    return None
 
 
 def check_own_maps(scenes: Sequence[Scene]) -> None:
@@ -77,7 +125,7 @@ def check_own_maps(scenes: Sequence[Scene]) -> None:
     for scene in scenes:
         for side in [scene.database] if scene.training else [scene.database, scene.queries]:
             for row, file in enumerate(side.segmentation or ()):
-                photograph = side.path(row).absolute()
+                photograph = Path(os.path.normpath(side.path(row).absolute()))
                 other = owners.setdefault(os.path.normpath(side.root.absolute() / file), photograph)
                 if other != photograph:
                     raise InvalidInputError(

@@ -15,9 +15,11 @@ from torch.nn import functional as F
 
 from covis.errors import InvalidInputError
 from covis.files import digest
-from covis.lookup import resolve
 from covis.losses import EPS
 from covis.pairs import Pairs
+from covis.structure.label_losses import label_distillation
+from covis.structure.named import named
+from covis.structure.stages import LABEL_FEATURES
 from covis.structure.targets import Rows, Targets
 
 if TYPE_CHECKING:
@@ -83,8 +85,57 @@ def relational(a: torch.Tensor, b: torch.Tensor, ta: torch.Tensor, tb: torch.Ten
     return _over_items((_distance(a, b) - _distance(ta.detach(), tb.detach())).square(), negatives=negatives)
 
 
-DISTILLATIONS: dict[str, Callable[..., torch.Tensor]] = {"feature": feature, "relational": relational}
-"""Name -> what is distilled: `(a (P, D), b (P, D) or (P, 1 + N, D), ta, tb, *, negatives) -> (P,)`."""
+_OF_DESCRIPTORS: dict[str, Callable[..., torch.Tensor]] = {"feature": feature, "relational": relational}
+
+DISTILLATIONS: dict[str, Callable[..., torch.Tensor]] = {**_OF_DESCRIPTORS, LABEL_FEATURES: label_distillation}
+"""Name -> what is distilled: `(a (P, D), b (P, D) or (P, 1 + N, D), ta, tb, *, negatives) -> (P,)`.
+
+"label-features" is of another form, `(student, teacher, *, classes, …)`, and `covis.structure.label_guides.LabelGuide` calls it.
+"""
+
+LARGEST_STRENGTH = 1e6
+
+
+def check_strength(strength: float) -> None:
+    """Hold that lambda can multiply a loss.
+
+    Raises:
+        InvalidInputError: it is not in [0, 1e6]: beyond that float32 loses the loss beside it.
+    """
+    if isinstance(strength, bool) or not isinstance(strength, int | float | np.number) or not 0 <= strength <= LARGEST_STRENGTH:
+        raise InvalidInputError(
+            f"The strength of distillation must be a finite number >= 0, at most {LARGEST_STRENGTH:,.0f}; got {strength!r}."
+        )
+
+
+def distilled(name: str, a: torch.Tensor, b: torch.Tensor, ta: torch.Tensor, tb: torch.Tensor, *, negatives: bool) -> torch.Tensor:
+    """What a distillation gives of these, held to be one number an item; the arguments are those of `feature`.
+
+    Args:
+        name: "feature", "relational" or `module:function`.
+        a: (P, D).
+        b: (P, D) or (P, 1 + N, D).
+        ta: the teacher's.
+        tb: the teacher's.
+        negatives: distil them too.
+
+    Raises:
+        UnknownNameError: there is no such distillation.
+        InvalidInputError: it gives something else than (P,) floating-point numbers, or does not take these arguments.
+    """
+    found = _of_descriptors(name)(a, b, ta, tb, negatives=negatives)
+    if not isinstance(found, torch.Tensor) or found.shape != a.shape[:1] or not found.is_floating_point():
+        said = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, torch.Tensor) else repr(found)[:80]
+        raise InvalidInputError(f"The distillation {name!r} must give one floating-point number an item, ({len(a)},); got {said}.")
+    return found
+
+
+def _of_descriptors(name: str) -> Callable[..., torch.Tensor]:
+    if name == LABEL_FEATURES:
+        raise InvalidInputError(
+            f"The distillation {LABEL_FEATURES!r} needs label maps beside descriptors; make a covis.structure.label_guides.LabelGuide."
+        )
+    return named(name, DISTILLATIONS, {}, what="distillation", given=("a", "b", "ta", "tb"), keywords=("negatives",))
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +237,8 @@ class Distillation:
         if database.ndim == 2 and not self.negatives:  # the teacher's descriptors of negatives are not even read
             database, b = database[:, :1], b[:, :1]
         kept = torch.from_numpy(rows).to(a.device)
-        values = resolve(self.name, DISTILLATIONS, what="distillation")(
+        values = distilled(
+            self.name,
             a[kept],
             b[kept],
             self._targets(0, pairs.scene[rows], pairs.query[rows]).to(a),
@@ -223,8 +275,8 @@ def distillation(
         partition: the pairs.
         weights: of each scene, (n,) float64, >= 0, as `covis.structure.weights.weigh` gives them.
         targets: of each scene, (queries, database) of the teacher, rows of L2 norm 1 (to 1e-3).
-        loss: what is distilled: a name of `DISTILLATIONS`, or `module:function`.
-        strength: lambda, >= 0 and finite.
+        loss: what is distilled: "feature", "relational" or `module:function`.
+        strength: lambda, in [0, 1e6].
         negatives: distil the negatives of lists too.
 
     Raises:
@@ -232,9 +284,8 @@ def distillation(
         InvalidInputError: the parts are of different scenes, a pair stands twice or is of no row of the targets, a weight is below
             0 or not finite, or a target is no unit vector.
     """
-    resolve(loss, DISTILLATIONS, what="distillation")
-    if not 0 <= strength < math.inf:
-        raise InvalidInputError(f"The strength of distillation must be a finite number >= 0; got {strength}.")
+    _of_descriptors(loss)
+    check_strength(strength)
     scenes = len(partition.scenes)
     if not scenes or len(weights) != scenes or len(targets) != scenes:
         raise InvalidInputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,31 @@ def _nothing(_module: nn.Module, _inputs: Any, _output: torch.Tensor) -> None:
     """A hook that does nothing."""
 
 
+def label_strengths(*, eta: float = 1.0, whole: float = 1.0, labels: float = 1.0) -> dict[str, float]:
+    """How much each part of the label losses counts, by name: the options of 'label-features', after a look at them.
+
+    Args:
+        eta: the cross-entropy, >= 0.
+        whole: lambda_g, >= 0.
+        labels: lambda_l, >= 0.
+
+    Raises:
+        InvalidInputError: one is no finite number, at least 0.
+
+    >>> label_strengths(eta=2)
+    {'eta': 2.0, 'whole': 1.0, 'labels': 1.0}
+    """
+    found = {"eta": eta, "whole": whole, "labels": labels}
+    if wrong := {name: value for name, value in found.items() if not _counts(value)}:
+        raise InvalidInputError(f"The weights of label losses must be finite numbers >= 0; got {wrong}.")
+    return {name: float(value) for name, value in found.items()}
+
+
+def _counts(value: Any) -> bool:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and 0 <= value <= sys.float_info.max
+
+
 class LabelGuide:
     """A guide of training: a teacher's label features, weighted pair by pair, and cross-entropy against label maps. Our own design.
 
@@ -89,7 +114,7 @@ class LabelGuide:
         strength w_i Σ (lambda_g ||g - g_T||² + lambda_l Σ_c a_c,T ||v_c - v_c,T||²) + eta CE(A, label map),
 
     the sum over the query and its positive (and, with `negatives` of the distillation, the mean over the negatives), CE the mean over all
-    images of the item. Masks do not move with the picture: training that mirrors images (`augment.mirror`) is refused.
+    images of the item. The strength does not multiply the cross-entropy: with strength 0 the label maps still teach the masks. Masks do not move with the picture: training that mirrors images (`augment.mirror`) is refused.
 
     Args:
         distillation: w, strength and the teacher's targets, of `covis.structure.distillation`; absent: cross-entropy alone.
@@ -117,9 +142,7 @@ class LabelGuide:
         whole: float = 1.0,
         labels: float = 1.0,
     ) -> None:
-        settings = {"eta": float(eta), "whole": float(whole), "labels": float(labels)}
-        if wrong := {name: value for name, value in settings.items() if not 0 <= value < math.inf}:
-            raise InvalidInputError(f"The weights of label losses must be finite numbers >= 0; got {wrong}.")
+        settings = label_strengths(eta=eta, whole=whole, labels=labels)
         forms = sorted({one.shape[1:] for sides in masks for one in sides})
         if len(forms) != 1 or len(forms[0]) != 3:
             raise InvalidInputError(f"The masks of all scenes must be (n, C, h, w) with one C, h and w; got {forms}.")

@@ -36,6 +36,8 @@ _COLUMNS: dict[str, type[np.generic]] = {
     "query": np.int64, "database": np.int64, "similarity": np.float64, "teacher": np.int32, "student": np.int32
 }  # fmt: skip
 _LARGEST = 2**31 - 1  # of a row or a rank: what int32 holds
+LARGEST_THRESHOLD = 10**9
+"""Of N_t: twice as much is still a rank, and so int32."""
 
 
 def grouped(teacher: ArrayLike, student: ArrayLike, threshold: int) -> NDArray[np.uint8]:
@@ -113,7 +115,7 @@ class Partition:
             )
         if not len(self):
             raise InvalidInputError("A partition must hold at least one pair; there is none.")
-        _check_threshold(self.threshold)
+        check_threshold(self.threshold)
         if not isinstance(self.positive_threshold, int | float) or not 0 < self.positive_threshold <= 1:
             raise InvalidInputError(f"A positive's similarity threshold must be in (0, 1]; got {self.positive_threshold!r}.")
         if self.rank not in RANKS:
@@ -295,7 +297,7 @@ def partition(
             f"Labels and descriptors must be lists with one entry a scene; the labels are {given}, the teacher's descriptors of "
             f"{len(teacher)} and the student's of {len(student)}" + (f", and there are {len(scenes)} names." if scenes else ".")
         )
-    _check_threshold(threshold)
+    check_threshold(threshold)
     names = tuple(scenes) or tuple(str(number) for number in range(len(labels)))
     positives = [one.positives(positive_threshold) for one in labels]
     if not sum(one.nnz for one in positives):
@@ -332,9 +334,14 @@ def _images(labels: Labels) -> str:
     return digest([labels.query_names, labels.database_names])
 
 
-def _check_threshold(threshold: int) -> None:
-    if not isinstance(threshold, int | np.integer) or isinstance(threshold, bool) or threshold < 1:
-        raise InvalidInputError(f"The threshold N_t must be a whole number, at least 1; got {threshold!r}.")
+def check_threshold(threshold: int) -> None:
+    """Hold that N_t is a rank.
+
+    Raises:
+        InvalidInputError: it is no whole number from 1 to 10**9; ranks are int32.
+    """
+    if not isinstance(threshold, int | np.integer) or isinstance(threshold, bool) or not 1 <= threshold <= LARGEST_THRESHOLD:
+        raise InvalidInputError(f"The threshold N_t must be a rank, a whole number from 1 to {LARGEST_THRESHOLD:,}; got {threshold!r}.")
 
 
 def _integers(values: Any, name: str) -> NDArray[np.int64]:

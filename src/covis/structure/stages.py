@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 from covis.config import from_table, overlaid, to_table
 from covis.errors import InvalidInputError, UnknownNameError
-from covis.lookup import resolve, suggest, with_options
+from covis.lookup import suggest
 from covis.pairs import SAMPLERS
 from covis.settings import AugmentSettings, ModelSettings, Recipe, TrainSettings
+from covis.structure.named import check_options
 
 S = TypeVar("S")
 
@@ -117,38 +117,46 @@ def student_training(recipe: Recipe) -> TrainSettings:
 def check_structure(recipe: Recipe) -> None:
     """Look at all that `[structure]` says which can be judged without the data; without `classes` nothing is looked at.
 
-    The values of the trainings are the trainings' own matter (`covis.training.preflight`), the dimensions `check_dims`'s.
+    The weighting and the distillation are called once on made-up values (`covis.structure.trials`), so that a wrong one does not show
+    after hours of training only. The values of the trainings are the trainings' own matter (`covis.training.preflight`), the dimensions
+    `check_dims`'s. Controls may be combined: `corrupt` with `targets` of "shuffled" or "random" corrupts what the teacher learns and
+    what the pairs are ranked by, though not what the student is drawn to.
 
     Raises:
         UnknownNameError: the rank, the weighting or the distillation is in no table.
-        InvalidInputError: options that a weighting does not take, a setting out of its range, or two that do not go together.
+        InvalidInputError: options or values that a weighting or a distillation does not take, a setting out of its range, or two that
+            do not go together.
     """
-    from covis.structure.distillation import DISTILLATIONS
-    from covis.structure.ranks import RANKS
-    from covis.structure.weights import WEIGHTINGS
-
     settings = recipe.structure
     if not settings.classes:
         return
+    if recipe.model.encoding.classes:
+        raise InvalidInputError(
+            f"The student reads photographs, and [model.encoding] classes = {recipe.model.encoding.classes!r} makes it read label maps. "
+            "Take it out: how the teacher reads label maps is said in [structure]."
+        )
+    _check_numbers(recipe)
+    _check_trainings(recipe)
+    _check_functions(recipe)
+
+
+def _check_numbers(recipe: Recipe) -> None:
+    """Hold the ranks and the numbers in their ranges."""
+    from covis.structure.distillation import check_strength
+    from covis.structure.partition import check_threshold
+    from covis.structure.ranks import RANKS
+
+    settings = recipe.structure
     if settings.rank not in RANKS:
         raise UnknownNameError(f"There is no rank called {settings.rank!r}. {suggest(settings.rank, RANKS)}")
-    if settings.loss == LABEL_FEATURES:
-        _check_label_features(recipe)
-    else:
-        resolve(settings.loss, DISTILLATIONS, what="distillation")
-        if settings.loss_options:
-            raise InvalidInputError(
-                f"[structure] loss_options are of {LABEL_FEATURES!r}; got {settings.loss_options} with {settings.loss!r}."
-            )
-    weighting = resolve(settings.weighting, WEIGHTINGS, what="weighting")
-    given = ("teacher", "student", "similarity", "threshold")
-    with_options(weighting, settings.weighting_options, what="weighting", given=given)
-    if settings.threshold < 1:
-        raise InvalidInputError(f"[structure] threshold must be a rank, 1 or more; got {settings.threshold}.")
-    if not 0 <= settings.strength < math.inf:
-        raise InvalidInputError(f"[structure] strength must be finite and >= 0; got {settings.strength}.")
+    _said("threshold", lambda: check_threshold(settings.threshold))
+    _said("strength", lambda: check_strength(settings.strength))
     if not 0 <= settings.corrupt <= 1:
         raise InvalidInputError(f"[structure] corrupt must be a share of the places, in [0, 1]; got {settings.corrupt}.")
+
+
+def _check_trainings(recipe: Recipe) -> None:
+    """Hold the stages against each other."""
     models, training = {"student": recipe.model, "teacher": teacher_model(recipe)}, student_training(recipe)
     if teacher_training(recipe).validate.protocol:
         raise InvalidInputError(
@@ -157,17 +165,44 @@ def check_structure(recipe: Recipe) -> None:
     if positive_threshold(training) < positive_threshold(recipe.train):
         raise InvalidInputError(
             "Stage II must not take pairs as positive that were not ranked: its sampler takes similarities from "
-            f"{positive_threshold(training)} on, and that of [train], by which pairs are ranked, from {positive_threshold(recipe.train)} on. "
-            "Set both alike."
+            f"{positive_threshold(training)} on, and that of [train], by which pairs are ranked, from "
+            f"{positive_threshold(recipe.train)} on. Set both alike."
         )
     for who, model in models.items():
         if not model.normalize:
             raise InvalidInputError(f"The {who}'s descriptors must be unit vectors to be distilled; its model has normalize = false.")
-    if settings.negatives and _gives_pairs(training.sampler):
+    if recipe.structure.negatives and _gives_pairs(training.sampler):
         raise InvalidInputError(
             f"[structure] negatives = true distils the negatives of lists; the sampler {training.sampler!r} gives pairs. Take triplets, "
             "or leave it out."
         )
+
+
+def _check_functions(recipe: Recipe) -> None:
+    """Try the weighting and the distillation."""
+    from covis.structure.trials import try_distillation, try_weighting
+
+    settings, training = recipe.structure, student_training(recipe)
+    if settings.loss == LABEL_FEATURES:
+        _check_label_features(recipe)
+    elif settings.loss_options:
+        raise InvalidInputError(f"[structure] loss_options are of {LABEL_FEATURES!r}; got {settings.loss_options} with {settings.loss!r}.")
+    else:
+        lists = training.sampler == "triplets" if training.sampler in SAMPLERS else None
+        _said("loss", lambda: try_distillation(settings.loss, negatives=settings.negatives, lists=lists))
+    least = positive_threshold(recipe.train)
+    _said(
+        f"weighting_options of {settings.weighting!r}, tried on made-up ranks",
+        lambda: try_weighting(settings.weighting, settings.weighting_options, threshold=settings.threshold, positive_threshold=least),
+    )
+
+
+def _said(setting: str, check: Callable[[], object]) -> None:
+    """Check, and say in the message which setting is wrong; a name that is unknown says that itself."""
+    try:
+        check()
+    except InvalidInputError as error:
+        raise InvalidInputError(f"[structure] {setting}: {error}") from error
 
 
 def positive_threshold(training: TrainSettings) -> float:
@@ -195,14 +230,16 @@ def check_dims(teacher: HasDim, student: HasDim, *, loss: str) -> None:
 
 def _check_label_features(recipe: Recipe) -> None:
     """Hold that the network has label features, and that the loss takes its options."""
-    from covis.structure.label_guides import LabelGuide
+    from covis.structure.label_guides import label_strengths
 
     if recipe.model.aggregator != LABEL_FEATURES:
         raise InvalidInputError(
             f"[structure] loss = {LABEL_FEATURES!r} is for networks with the aggregator of that name; [model] has "
             f"{recipe.model.aggregator!r}."
         )
-    with_options(LabelGuide, recipe.structure.loss_options, what="distillation", given=("distillation", "masks"))
+    options = recipe.structure.loss_options
+    check_options(LABEL_FEATURES, label_strengths, options, what="distillation", given=())
+    _said("loss_options", lambda: label_strengths(**options))
 
 
 def _gives_pairs(sampler: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Literal, TypeAlias
@@ -10,8 +11,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.errors import InvalidInputError
-from covis.lookup import resolve, with_options
+from covis.errors import CovisError, InvalidInputError
+from covis.structure.named import named
 from covis.structure.partition import Partition, grouped
 
 Ranks: TypeAlias = NDArray[np.integer[Any]]
@@ -38,7 +39,11 @@ def takes_similarity(weighting: Weighting) -> Weighting:
             return scaled
         if not (total := scaled[taught].sum()) > 0:
             raise InvalidInputError(f"With gamma = {gamma:g} every weight is 0: the similarities are too small. Choose a smaller gamma.")
-        return np.asarray(scaled * (weights[taught].sum() / total))
+        with np.errstate(all="ignore"):  # what is no finite weight is refused in words
+            found = np.asarray(scaled * (weights[taught].sum() / total))
+        if not np.isfinite(found).all():
+            raise InvalidInputError(f"With gamma = {gamma:g} weights are not finite: those before it are too large. Choose smaller ones.")
+        return found
 
     known = inspect.signature(weighting)
     extra = inspect.Parameter("gamma", inspect.Parameter.KEYWORD_ONLY, default=0.0, annotation="float")
@@ -76,23 +81,27 @@ def weigh_selected(
         threshold: N_t.
         by: whose rank decides.
         matched: by the student, as many pairs as the teacher would select, those of the least ranks, so that the two can be
-            compared (ours). Pairs of one rank are drawn at random.
+            compared (ours). Pairs of one rank are drawn at random. By the teacher there is nothing to match.
         wrong: the other pairs: by the teacher D4 (A2), by the student those that it ranks beyond N_t, or beyond as many (B2).
         seed: of that draw.
 
     Raises:
-        InvalidInputError: `by` is neither, or the seed is negative.
+        InvalidInputError: `by` is neither, `matched` or `wrong` is no truth, `matched` goes with the teacher, or the seed is negative.
 
     >>> weigh_selected(np.array([1, 1, 20]), np.array([30, 2, 1]), np.ones(3), threshold=10, by="student", matched=True)
     array([0., 1., 1.])
     """
     if by not in ("teacher", "student"):
         raise InvalidInputError(f"by must be 'teacher' or 'student'; got {by!r}.")
-    if not isinstance(seed, int) or seed < 0:
+    _check_truth("matched", matched)
+    _check_truth("wrong", wrong)
+    if matched and by == "teacher":
+        raise InvalidInputError("matched = true selects as many pairs by the student as the teacher would; set by = 'student' too.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InvalidInputError(f"seed must be a whole number, at least 0; got {seed!r}.")
     x, y = np.asarray(teacher), np.asarray(student)
     weights = ((x if by == "teacher" else y) <= threshold).astype(np.float64)
-    if by == "student" and matched:
+    if matched:
         chosen = np.lexsort((np.random.default_rng(seed).permutation(len(y)), y))[: int((x <= threshold).sum())]
         weights = np.zeros(len(y))
         weights[chosen] = 1
@@ -151,11 +160,12 @@ def weigh_function(
     """
     _check_least("a", a)
     _check_least("b", b)
+    _check_truth("normalise", normalise)
     x, y = np.asarray(teacher, dtype=np.float64), np.asarray(student, dtype=np.float64)
     right = x <= threshold
     level = np.maximum(threshold + 1 - x, 0) / threshold
     gap = np.clip((np.minimum(y, 2 * threshold) - x) / threshold, -1, 2)
-    with np.errstate(over="ignore"):  # an infinite weight is refused in words
+    with np.errstate(all="ignore"):  # an infinite weight is refused in words
         weights = np.where(right, level**a * np.exp(b * gap), 0.0)
         if not normalise:
             return weights
@@ -190,11 +200,36 @@ def weigh(partition: Partition, name: str = "function", options: Mapping[str, An
     >>> weigh(found, "select")
     [array([1., 0.]), array([1.])]
     """
-    options = dict(options or {})
-    weighting = with_options(resolve(name, WEIGHTINGS, what="weighting"), options, what="weighting", given=("threshold",))
-    teacher, student, similarity = (np.concatenate(part) for part in (partition.teacher, partition.student, partition.similarity))
-    none_right = not any((ranks <= partition.threshold).any() for ranks in partition.teacher)
-    weights = np.asarray(weighting(teacher, student, similarity, threshold=partition.threshold, **options))
+    columns = (np.concatenate(partition.teacher), np.concatenate(partition.student), np.concatenate(partition.similarity))
+    weights = weigh_ranks(columns, name, options or {}, threshold=partition.threshold)
+    return np.split(weights, np.cumsum([len(rows) for rows in partition.query])[:-1])
+
+
+def weigh_ranks(columns: tuple[Ranks, Ranks, Numbers], name: str, options: Mapping[str, Any], *, threshold: int) -> Numbers:
+    """How much each of n pairs teaches, held to be weights: what `weigh` does for all scenes at once.
+
+    Args:
+        columns: (n,) ranks under the teacher, (n,) under the student, (n,) similarities.
+        name: of `WEIGHTINGS`, or `module:function`.
+        options: its keyword arguments.
+        threshold: N_t.
+
+    Raises:
+        UnknownNameError: there is no such weighting.
+        InvalidInputError: as `weigh`, or a function of the user's fails.
+    """
+    teacher, student, _ = columns
+    weighting = named(name, WEIGHTINGS, options, what="weighting", given=("teacher", "student", "similarity"), keywords=("threshold",))
+    try:
+        with np.errstate(all="ignore"):  # what is no finite weight is refused below
+            weights = np.asarray(weighting(*columns, threshold=threshold, **options))
+    except CovisError:
+        raise
+    except Exception as error:  # whatever a function of the user's may raise
+        raise InvalidInputError(
+            f"The weighting {name!r} must give weights for (teacher, student, similarity, *, threshold); with the options {dict(options)} "
+            f"it fails with {type(error).__name__}: {error}."
+        ) from error
     if weights.shape != teacher.shape or weights.dtype.kind not in "fiub":
         raise InvalidInputError(f"The weighting {name!r} must give a number a pair, {teacher.shape}; got {weights.dtype} {weights.shape}.")
     bad = np.flatnonzero(~((weights >= 0) & (weights < np.inf)))
@@ -205,9 +240,9 @@ def weigh(partition: Partition, name: str = "function", options: Mapping[str, An
             f"{student[at]} under the student. Choose other options."
         )
     if not weights.any():
-        none = _none_right(len(teacher), partition.threshold) if none_right else "Choose other options."
+        none = "Choose other options." if (teacher <= threshold).any() else _none_right(len(teacher), threshold)
         raise InvalidInputError(f"At least one pair must have a weight above 0; {name!r} gives 0 to all {len(teacher)}. {none}")
-    return np.split(weights.astype(np.float64), np.cumsum([len(rows) for rows in partition.query])[:-1])
+    return weights.astype(np.float64)
 
 
 def _none_right(pairs: int, threshold: int) -> str:
@@ -218,5 +253,10 @@ def _none_right(pairs: int, threshold: int) -> str:
 
 
 def _check_least(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= sys.float_info.max:
         raise InvalidInputError(f"{name} must be a finite number, at least 0; got {value!r}.")
+
+
+def _check_truth(name: str, value: bool) -> None:  # noqa: FBT001 - it is the value that is looked at
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidInputError(f"{name} must be true or false; got {value!r}.")
