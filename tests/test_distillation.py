@@ -18,11 +18,13 @@ from covis.labels import Labels, self_pairs
 from covis.models.place import PlaceModel
 from covis.pairs import Pairs
 from covis.settings import ModelSettings, TrainSettings
-from covis.structure.distillation import DISTILLATIONS, distillation, feature, relational
+from covis.structure.distillation import distillation, feature, relational
 from covis.structure.partition import Partition
 from covis.training.fitting import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+DISTILLATIONS = {"feature": feature, "relational": relational}
 
 
 def _rows(*rows):

@@ -389,8 +389,8 @@ def test_lists_that_do_not_fit_are_refused():
         partition([labels], [sides], [([[1.0]], [[1.0]])])
     with pytest.raises(InvalidInputError, match=r"Scene 0, teacher: there must be \(queries, database\)"):
         partition([labels], [(sides[0],)], [sides])
-    for threshold in (0, -1, 2.5, True, "10"):
-        with pytest.raises(InvalidInputError, match=r"N_t must be a whole number, at least 1"):
+    for threshold in (0, -1, 2.5, True, "10", 10**9 + 1):
+        with pytest.raises(InvalidInputError, match=r"N_t must be a rank, a whole number from 1 to 1,000,000,000"):
             partition([labels], [sides], [sides], threshold=threshold)
     with pytest.raises(UnknownNameError, match=r"no rank called 'best'"):
         partition([labels], [sides], [sides], rank="best")

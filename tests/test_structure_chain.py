@@ -201,6 +201,7 @@ def test_maps_of_a_folder_take_the_place_of_those_of_the_layout(towns: Path, rec
         covis.run(recipe, towns, out=tmp_path / "other", maps=maps)
 
 
+@pytest.mark.slow
 def test_arms_share_what_is_the_same(towns: Path, recipe: Recipe, tmp_path: Path) -> None:
     file = tmp_path / "tiny.toml"
     covis.train(recipe, towns, out=tmp_path / "once")
@@ -235,6 +236,7 @@ def test_arms_share_what_is_the_same(towns: Path, recipe: Recipe, tmp_path: Path
     assert not moved.failed
 
 
+@pytest.mark.slow
 def test_a_sweep_knows_its_label_maps(towns: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from covis import stages
     from covis.config import to_toml

@@ -253,7 +253,7 @@ class _Chain(Materials):
         folder = self.shelf.place("untrained", cards)
 
         def make() -> None:
-            with self.shelf.hold(folder):
+            with self.shelf.hold(folder, say=self.say):
                 if self.shelf.shared is not None and folder.exists():
                     return
                 model = PlaceModel(settings, seed=self.recipe.train.seed, weights=self.weights)
@@ -287,7 +287,7 @@ class _Chain(Materials):
         folder = self.shelf.place("rgb" if first else "train", settings)
 
         def make() -> None:
-            with self.shelf.hold(folder):
+            with self.shelf.hold(folder, say=self.say):
                 fit(model, scenes, labels, self.recipe.train, out=folder, validation=validation)
 
         self.steps.do("train-rgb" if first else "train", settings, make, made=[folder / "model"], owned=self.shelf.owned(folder))

@@ -96,12 +96,14 @@ def locked(path: str | Path, *, waiting: Callable[[], object] = lambda: None) ->
     except OSError as error:
         raise OutputFailedError(f"The lock {path} could not be made: {error.strerror or error}. Choose another place.") from error
     with stream:
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            with suppress(OSError):
                 fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            pass
         try:
             yield
         finally:

@@ -118,7 +118,7 @@ class Materials:
         files = [folder / f"{scene.name}.npz" for scene in scenes]
 
         def make() -> None:
-            with self.shelf.hold(folder) if split == "train" else nullcontext():
+            with self.shelf.hold(folder, say=self.say) if split == "train" else nullcontext():
                 for scene, file in zip(scenes, files, strict=True):
                     if self.shelf.shared is None or split != "train" or not file.exists():
                         rule(scene.queries, scene.database, **settings.options).save(file, overwrite=True)

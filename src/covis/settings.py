@@ -214,13 +214,14 @@ class StructureSettings:
         weights: as in `EncodingSettings`.
         teacher: tables `model` and `train` laid over the recipe's, for the teacher.
         student: a table `train` laid over the recipe's, for stage II.
-        threshold: N_t: a rank up to it is right.
+        threshold: N_t, from 1 to 10**9: a rank up to it is right.
         rank: what a rank counts: a name of `RANKS`.
         weighting: how much each pair teaches: a name of `WEIGHTINGS`, or `module:function`.
         weighting_options: its keyword arguments.
         loss: what is distilled: a name of `DISTILLATIONS`; or "label-features", for networks with that aggregator (our own design).
         loss_options: of "label-features": how much each of its parts counts.
-        strength: lambda, by which that is multiplied before it is added to the loss of stage II.
+        strength: lambda, in [0, 1e6], by which that is multiplied before it is added to the loss of stage II. The cross-entropy of
+            "label-features" is not: with 0 the label maps still teach it.
         negatives: distil the negatives of a list too.
         start: where stage II begins: "rgb", the network after stage I, or "untrained".
         targets: what the student is drawn to: "teacher"; or a control: "shuffled", another image's descriptor, or "random", those

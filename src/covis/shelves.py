@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from covis.files import digest, locked
+from covis.steps import Say
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Shelf:
         """What a step may remove before it is done anew: nothing that is shared, which another arm may have made; its name says how."""
         return list(paths) if self.shared is None else []
 
-    def hold(self, folder: Path) -> AbstractContextManager[None]:
-        """While a shared folder is made, no other process makes it too."""
-        return nullcontext() if self.shared is None else locked(self.shared / f".{folder.name}.lock")
+    def hold(self, folder: Path, *, say: Say) -> AbstractContextManager[None]:
+        """While a shared folder is made, no other process makes it too; one that must wait says so."""
+        if self.shared is None:
+            return nullcontext()
+        return locked(self.shared / f".{folder.name}.lock", waiting=lambda: say(f"waiting for another process that makes {folder.name}"))

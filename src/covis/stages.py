@@ -63,7 +63,7 @@ class Stages:
         shelf: where networks lie.
         scenes: that teach, with label maps.
         labels: one a scene.
-        weights: a local file with the backbone's weights.
+        weights: a local file with the weights of the recipe's backbone; a teacher of another one does not take them.
         say: takes a line of progress.
     """
 
@@ -77,17 +77,18 @@ class Stages:
     def teacher(self, *, trained: bool = True) -> PlaceModel:
         """The network that reads label maps, after stage I; or before, as a control."""
         settings, training = teacher_model(self.recipe), teacher_training(self.recipe)
-        source = file_digest(self.weights) if self.weights else settings.pretrained
+        weights = self.weights if settings.backbone == self.recipe.model.backbone else None
+        source = file_digest(weights) if weights else settings.pretrained
         maps = {"corrupt": self.settings.corrupt, "after": self.steps.after("read-train", "read-maps")}
         read = encoding(self.settings.encoding()).digest()
         cards = {"model": model_card(settings), "encoding": read, "weights": source, "seed": self.seed, **maps}
         untrained = self.shelf.place("untrained-teacher", cards)
 
         def begin() -> None:
-            with self.shelf.hold(untrained):
+            with self.shelf.hold(untrained, say=self.say):
                 if self.shelf.shared is not None and untrained.exists():
                     return
-                model = PlaceModel(settings, seed=self.seed, weights=self.weights)
+                model = PlaceModel(settings, seed=self.seed, weights=weights)
                 start_from_data(model, self.scenes, seed=self.seed)
                 save(model, untrained, overwrite=True)
 
@@ -98,7 +99,7 @@ class Stages:
         folder = self.shelf.place("teacher", cards)
 
         def learn() -> None:
-            with self.shelf.hold(folder):
+            with self.shelf.hold(folder, say=self.say):
                 fit(load(untrained), self.scenes, self.labels, training, out=folder)
 
         self.steps.do("train-teacher", cards, learn, made=[folder / "model"], owned=self.shelf.owned(folder))
@@ -119,7 +120,7 @@ class Stages:
         file = self.shelf.place("partition", cards) / "partition.npz"
 
         def make() -> None:
-            with self.shelf.hold(file.parent):
+            with self.shelf.hold(file.parent, say=self.say):
                 if self.shelf.shared is not None and file.exists():
                     return
                 names = [scene.name for scene in self.scenes]
@@ -193,7 +194,7 @@ class Stages:
         folders = [root / scene.name for scene in self.scenes]
 
         def make() -> None:
-            with self.shelf.hold(root):
+            with self.shelf.hold(root, say=self.say):
                 for scene, folder in zip(self.scenes, folders, strict=True):
                     extract(model, scene.database, out=folder / "database")
                     if not scene.training:
@@ -230,7 +231,7 @@ class Stages:
         file = self.shelf.place("maps", cards) / "survey.txt"
 
         def make() -> None:
-            with self.shelf.hold(file.parent):
+            with self.shelf.hold(file.parent, say=self.say):
                 if self.shelf.shared is None or not file.exists():
                     write_text(file, survey_maps(self.given, settings).summary() + "\n")
 

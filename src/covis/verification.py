@@ -88,7 +88,9 @@ def check_network(recipe: Recipe, *, weights: str | Path | None = None) -> None:
     """
     rgb = PlaceModel(replace(recipe.model, pretrained=False), seed=0, weights=weights)
     if recipe.structure.classes:
-        teacher = PlaceModel(replace(teacher_model(recipe), pretrained=False), seed=0, weights=weights)
+        settings = replace(teacher_model(recipe), pretrained=False)
+        same = settings.backbone == recipe.model.backbone  # a file of weights is of one backbone
+        teacher = PlaceModel(settings, seed=0, weights=weights if same else None)
         check_dims(teacher, rgb, loss=recipe.structure.loss)
 
 

@@ -55,7 +55,9 @@ def run_command(
 
 @app.command("distill")
 def distill_command(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe with a table structure (structvpr-town), or a TOML file.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe with a table structure (structvpr-town), or a TOML file.", show_default=False)
+    ],
     data: Annotated[Path, typer.Option(help="The data set's folder.", show_default=False)],
     out: Out,
     labels: Annotated[Path | None, typer.Option(help="Labels of the training scenes, in place of the recipe's rule.")] = None,

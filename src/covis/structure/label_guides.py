@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -95,15 +96,16 @@ def label_strengths(*, eta: float = 1.0, whole: float = 1.0, labels: float = 1.0
     >>> label_strengths(eta=2)
     {'eta': 2.0, 'whole': 1.0, 'labels': 1.0}
     """
-    found = {"eta": eta, "whole": whole, "labels": labels}
-    if wrong := {name: value for name, value in found.items() if not _counts(value)}:
+    found = {name: _number(value) for name, value in (("eta", eta), ("whole", whole), ("labels", labels))}
+    if wrong := {name: value for name, value in found.items() if not isinstance(value, float) or not 0 <= value < math.inf}:
         raise InvalidInputError(f"The weights of label losses must be finite numbers >= 0; got {wrong}.")
-    return {name: float(value) for name, value in found.items()}
+    return found
 
 
-def _counts(value: Any) -> bool:
+def _number(value: Any) -> Any:
+    """A number as a float; what is none stays as it is, and is refused."""
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return number and 0 <= value <= sys.float_info.max
+    return float(value) if number and abs(value) <= sys.float_info.max else value
 
 
 class LabelGuide:
@@ -114,7 +116,8 @@ class LabelGuide:
         strength w_i Σ (lambda_g ||g - g_T||² + lambda_l Σ_c a_c,T ||v_c - v_c,T||²) + eta CE(A, label map),
 
     the sum over the query and its positive (and, with `negatives` of the distillation, the mean over the negatives), CE the mean over all
-    images of the item. The strength does not multiply the cross-entropy: with strength 0 the label maps still teach the masks. Masks do not move with the picture: training that mirrors images (`augment.mirror`) is refused.
+    images of the item. The strength does not multiply the cross-entropy: with strength 0 the label maps still teach the masks; eta = 0
+    leaves them out. Masks do not move with the picture: training that mirrors images (`augment.mirror`) is refused.
 
     Args:
         distillation: w, strength and the teacher's targets, of `covis.structure.distillation`; absent: cross-entropy alone.

@@ -11,7 +11,13 @@ from covis.lookup import resolve
 
 
 def named(
-    name: str, table: Mapping[str, Callable[..., Any]], options: Mapping[str, Any], *, what: str, given: Sequence[str], keywords: Sequence[str]
+    name: str,
+    table: Mapping[str, Callable[..., Any]],
+    options: Mapping[str, Any],
+    *,
+    what: str,
+    given: Sequence[str],
+    keywords: Sequence[str],
 ) -> Callable[..., Any]:
     """The function of that name, after a look that it takes its arguments and these options.
 

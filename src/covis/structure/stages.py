@@ -119,8 +119,8 @@ def check_structure(recipe: Recipe) -> None:
 
     The weighting and the distillation are called once on made-up values (`covis.structure.trials`), so that a wrong one does not show
     after hours of training only. The values of the trainings are the trainings' own matter (`covis.training.preflight`), the dimensions
-    `check_dims`'s. Controls may be combined: `corrupt` with `targets` of "shuffled" or "random" corrupts what the teacher learns and
-    what the pairs are ranked by, though not what the student is drawn to.
+    `check_dims`'s. Controls may be combined: with `corrupt`, maps of other places are what the teacher learns from and describes, whether
+    its descriptors are then the targets, are shuffled, or are those of a teacher that learnt nothing.
 
     Raises:
         UnknownNameError: the rank, the weighting or the distillation is in no table.
@@ -208,11 +208,17 @@ def _said(setting: str, check: Callable[[], object]) -> None:
 def positive_threshold(training: TrainSettings) -> float:
     """From which similarity on a training takes a pair as positive: its sampler's option, 0.5 where it says none.
 
+    Raises:
+        InvalidInputError: it is no similarity.
+
     >>> positive_threshold(TrainSettings()), positive_threshold(TrainSettings(sampler_options={"positive_threshold": 0.6}))
     (0.5, 0.6)
     """
     options = training.sampler_options
-    return float(options.get("positive_threshold", options.get("threshold", 0.5)))
+    found = options.get("positive_threshold", options.get("threshold", 0.5))
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found <= 1:
+        raise InvalidInputError(f"A positive's similarity threshold must be in (0, 1]; sampler_options say {found!r}.")
+    return float(found)
 
 
 def check_dims(teacher: HasDim, student: HasDim, *, loss: str) -> None:

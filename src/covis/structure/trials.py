@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from covis.errors import InvalidInputError
+from covis.errors import CovisError, InvalidInputError
 from covis.structure.weights import weigh_ranks
 
 _STEPS = 30
@@ -75,7 +75,7 @@ def _distil(name: str, *, negatives: bool, shape: tuple[int, ...]) -> None:
     try:
         values = distilled(name, a, b, ta, tb, negatives=negatives)
         gradients = torch.autograd.grad(values.sum(), (a, b), allow_unused=True) if values.requires_grad else ()
-    except InvalidInputError:
+    except CovisError:
         raise
     except Exception as error:  # whatever a function of the user's may raise
         raise InvalidInputError(
