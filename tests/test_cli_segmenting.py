@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 import covis.cli.segmenting  # noqa: F401 - imported for the command that it adds
 from covis.cli import app
 from covis.datasets import read
-from covis.errors import InvalidInputError, SettingsDifferError
+from covis.errors import CovisError, InvalidInputError, MissingFileError, SettingsDifferError
 from covis.rasters import read_image, read_label_map, write_image
+from covis.semantics import attach_maps
 
 SPEC = "test_cli_segmenting:Red"
 
@@ -73,6 +74,25 @@ def test_other_settings_and_places_are_refused(photographs, tmp_path):
     found = run(tmp_path / "photos", "--layout", "folder", "--model", SPEC, "--out", tmp_path / "photos/maps")
     assert isinstance(found.exception, InvalidInputError)
     assert not (tmp_path / "photos/maps").exists()
+
+
+def test_a_table_beside_its_photographs(photographs, tmp_path):
+    """Names that lead out of the table's folder: maps are named from the folder above on."""
+    table = tmp_path / "tables/walk.csv"
+    table.parent.mkdir()
+    table.write_text(photographs.read_text().replace("images/", "../photos/images/"))
+    found = run(table, "--layout", "table", "--model", SPEC, "--out", tmp_path / "maps")
+    assert found.exit_code == 0, found.output
+    assert sorted(path.name for path in (tmp_path / "maps/photos/images").iterdir()) == ["0.png", "1.png", "2.png", "3.png"]
+    (scene,) = read("table", table)
+    assert len(attach_maps(scene.database, tmp_path / "maps", base=table).segmentation) == 4
+
+
+@pytest.mark.parametrize("wrong", [("--batch", "0"), ("--classes", "nowhere"), ("--model-option", "above")])
+def test_what_is_wrong_is_said_before_the_model_is_opened(photographs, tmp_path, wrong):
+    found = run(photographs, "--layout", "table", "--model", "nowhere.tflite", "--out", tmp_path / "maps", *wrong)
+    assert isinstance(found.exception, CovisError)
+    assert not isinstance(found.exception, MissingFileError)
 
 
 def test_a_folder_names_maps_the_same_whatever_is_chosen(room, tmp_path):

@@ -183,5 +183,5 @@ def test_a_crop_is_for_squares_and_an_unknown_way_is_refused(tmp_path: Path) -> 
     ):
         with pytest.raises(InvalidInputError, match="defined for squares, height = width; got 12 x 16"):
             call("pil-crop")
-        with pytest.raises(InvalidInputError, match="must be one of pil, pil-crop; got 'opencv'"):
+        with pytest.raises(InvalidInputError, match="must be one of pil, pil-crop, labels; got 'opencv'"):
             call("opencv")

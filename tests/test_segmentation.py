@@ -22,10 +22,11 @@ from covis.errors import (
 )
 from covis.files import read_json
 from covis.images import Images, Scene
-from covis.rasters import read_label_map, write_image
-from covis.segmentation import map_names, open_segmenter, read_note, segment, with_maps
+from covis.rasters import read_image, read_label_map, write_image, write_label_map
+from covis.segmentation import map_names, open_segmenter, read_note, segment
 from covis.segmentation.frames import Frame, best_numbers, nearest_numbers
 from covis.segmentation.segmenters import numbering
+from covis.semantics import attach_maps
 from covis.semantics.numberings import NUMBERINGS
 
 RANDOM = np.random.default_rng(4)
@@ -220,9 +221,111 @@ def test_scenes_share_their_photographs(photographs, tmp_path):
     assert second.queries.segmentation[2] == "../maps/night/north/a.jpg.png"
     assert segment(one, Bright(), out=tmp_path / "other").training
     with pytest.raises(MissingFileError, match=r"5 of 5 have none"):
-        with_maps(two.queries, tmp_path / "maps")
-    found = with_maps(two.queries, tmp_path / "maps", base=tmp_path)
+        attach_maps(two.queries, tmp_path / "maps")
+    found = attach_maps(two.queries, tmp_path / "maps", base=tmp_path)
     assert found.segmentation == second.queries.segmentation
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["plain", "link"])
+def test_names_that_lead_out_of_their_root(photographs, tmp_path, linked):
+    """Maps are named from the folder above root and photographs on, and found again; the same photograph by two names has one map."""
+    (tmp_path / "tables").mkdir()
+    root = tmp_path / "tables"
+    if linked:
+        (tmp_path / "deep/er").mkdir(parents=True)
+        root = tmp_path / "deep/er/link"
+        root.symlink_to(tmp_path / "tables", target_is_directory=True)
+    images = Images(root, ["../photos/a.png", "../photos/north/a.jpg", "../tables/../photos/a.png"])
+    model = Bright()
+    found = segment(images, model, out=tmp_path / "maps")
+    assert model.seen == 2
+    assert found.segmentation == ("../maps/photos/a.png", "../maps/photos/north/a.png", "../maps/photos/a.png")
+    np.testing.assert_array_equal(read_label_map(found.root / found.segmentation[1]).shape, read_image(photographs.path(2)).shape[:2])
+    assert attach_maps(images.select([0, 1]), tmp_path / "maps").segmentation == found.segmentation[:2]
+
+
+def test_the_column_of_a_root_that_is_a_link(photographs, tmp_path):
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "deep/er/link").symlink_to(photographs.root, target_is_directory=True)
+    found = segment(replace(photographs, root=tmp_path / "deep/er/link"), Bright(), out=tmp_path / "maps")
+    assert read_label_map(found.root / found.segmentation[0]).shape == (9, 12)
+
+
+def test_a_map_of_another_photograph_is_not_attached(photographs, tmp_path):
+    """The two were made apart, so that one took the short name; beside each other their names alone would mislead."""
+    maps = tmp_path / "maps"
+    segment(photographs.select([2]), Bright(), out=maps)  # north/a.jpg has north/a.png
+    with pytest.raises(InvalidInputError, match=r"maps/north/a\.png must be the label map of north/a\.png; its note .* of north/a\.jpg"):
+        attach_maps(photographs.select([4]), maps)
+    (maps / "north/a.png").rename(maps / "north/a.png.png")
+    with pytest.raises(InvalidInputError, match=r"a\.png\.png must be the label map of north/a\.png; its note .* of north/a\.jpg"):
+        attach_maps(photographs.select([4]), maps)
+    write_label_map(maps / "north/a.png", np.zeros((2, 2), dtype=np.uint8))  # without a note: anybody's, by its name
+    assert attach_maps(photographs.select([4]), maps).segmentation == ("../maps/north/a.png",)
+
+
+def test_a_numbering_of_ones_own_is_known_by_its_content(photographs, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('void = [255]\n[classes]\n0 = "floor"\n10 = "lamp"\n')
+    segment(photographs, Bright(classes=str(own)), out=tmp_path / "maps")
+    record = (tmp_path / "maps/segmentation.json").read_text()
+    assert str(tmp_path) not in record
+    assert json.loads(record)["classes"]["file"] == "own.toml"
+    own.rename(tmp_path / "moved.toml")
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = shutil.copy(tmp_path / "moved.toml", tmp_path / "elsewhere/own.toml")
+    again = Bright(classes=str(elsewhere))
+    segment(photographs, again, out=tmp_path / "maps")
+    assert again.seen == 0, "the same file in another folder"
+    elsewhere.write_text('void = [255]\n[classes]\n0 = "wall"\n10 = "lamp"\n')
+    with pytest.raises(SettingsDifferError, match=r"\(classes\.digest: [^;]*\)"):
+        segment(photographs, again, out=tmp_path / "maps")
+
+
+def test_only_what_differs_is_said(photographs, tmp_path):
+    settings = {"height": 5, "width": 6, "mean": [0.1, 0.2, 0.3]}
+    segment(photographs, Bright(settings=settings), out=tmp_path / "maps")
+    with pytest.raises(
+        SettingsDifferError, match=r"other settings \(settings\.height: 5 there, 7 now; settings\.mean\[1\]: 0\.2 there, 0\.5 now\)"
+    ):
+        segment(photographs, Bright(digest="b", settings=settings | {"height": 7, "mean": [0.1, 0.5, 0.3]}), out=tmp_path / "maps")
+    with pytest.raises(SettingsDifferError, match=r"\(classes: 'cityscapes-train' there, 11 names now\)"):
+        segment(photographs, Bright(classes=("a",) * 11, settings=settings), out=tmp_path / "maps")
+
+
+def test_a_map_without_its_end_is_not_kept(photographs, tmp_path):
+    segment(photographs, Bright(), out=tmp_path / "maps")
+    path = tmp_path / "maps/b.png"
+    path.write_bytes(path.read_bytes()[:-15])
+    with pytest.raises(DamagedFileError, match=r"b\.png must be a whole label map"):
+        segment(photographs, Bright(), out=tmp_path / "maps")
+    segment(photographs, Bright(), out=tmp_path / "maps", overwrite=True)
+    assert read_label_map(path).shape == (10, 12)
+
+
+def test_the_wrong_numbering_is_doubted(photographs, tmp_path):
+    """Road and building as train ids are void in Cityscapes' own ids."""
+    with pytest.warns(CovisWarning, match=r"100 % of the pixels mean nothing in 'cityscapes'; are they 'cityscapes-train'\?"):
+        segment(photographs, Bright(sky=2, classes="cityscapes"), out=tmp_path / "maps")
+
+
+def test_what_can_be_said_before_a_network_is_opened(tmp_path, monkeypatch):
+    def opened(*_arguments, **_keywords):
+        raise AssertionError("opened")
+
+    for name in ("tflite_models.load_tflite", "onnx_maps.load_onnx_segmenter", "transformers_models.load_transformers"):
+        monkeypatch.setattr(f"covis.segmentation.{name}", opened)
+    for spec in ("a.tflite", "a.onnx", "hf:owner/name"):
+        with pytest.raises(UnknownNameError, match=r"cityscapes-train"):
+            open_segmenter(spec, classes="cityscape-train")
+        with pytest.raises(InvalidInputError, match=r"size"):
+            open_segmenter(spec, classes="ade20k", options={"size": 3})
+    for options in ({"fit": "cover"}, {"std": [0.0, 1.0, 1.0]}, {"height": -3}):
+        with pytest.raises(InvalidInputError, match=r"fit|above 0"):
+            open_segmenter("a.onnx", classes="ade20k", options=options)
+    for spec in ("hf:segformer", "hf:/name", "hf:a/b/c", "hf:"):
+        with pytest.raises(InvalidInputError, match=r"hf:owner/name; got hf:"):
+            open_segmenter(spec)
 
 
 def test_names_are_never_shared():
@@ -241,6 +344,12 @@ def test_what_is_no_note_is_none(tmp_path):
     assert read_note(tmp_path / "no.png") is None
     write_image(tmp_path / "a.png", np.zeros((2, 2, 3), dtype=np.uint8))
     assert read_note(tmp_path / "a.png") is None
+    path = write_label_map(tmp_path / "c.png", RANDOM.integers(0, 256, size=(40, 40), dtype=np.uint8), note={"photograph": "ä.jpg"})
+    assert read_note(path) == {"photograph": "ä.jpg"}
+    path.write_bytes(path.read_bytes()[:-900])  # cut in its pixels, which nobody asked for
+    assert read_note(path) == {"photograph": "ä.jpg"}
+    with pytest.raises(DamagedFileError):
+        read_label_map(path)
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:20])
     with pytest.raises(DamagedFileError, match=r"b\.png must be a label map"):
         read_note(tmp_path / "b.png")

@@ -1,6 +1,8 @@
 """The engines that segment: TensorFlow Lite, ONNX Runtime, transformers; each against what its own library says."""
 
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from covis.datasets import read
 from covis.errors import DamagedFileError, InvalidInputError, MissingExtraError, MissingFileError
 from covis.pixels import decode
 from covis.rasters import read_image, read_label_map
-from covis.segmentation import open_segmenter, segment, tflite_models
-from covis.segmentation.outputs import maps_of, pixels_of
+from covis.segmentation import open_segmenter, segment, tflite_models, transformers_models
+from covis.segmentation.frames import Frame
+from covis.segmentation.outputs import check_channels_first, maps_of, pixels_of
 from covis.semantics.numberings import NUMBERINGS
 
 RANDOM = np.random.default_rng(4)
@@ -239,6 +242,56 @@ def test_numbers_of_an_onnx_file_of_bytes(tmp_path):
     photograph = RANDOM.integers(0, 256, size=(16, 16, 3), dtype=np.uint8)
     scores = photograph[::4, ::4].astype(np.float32) @ weights[:, :, 0, 0].T
     np.testing.assert_array_equal(model.segment([photograph])[0], scores.argmax(axis=2).repeat(4, axis=0).repeat(4, axis=1))
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16, 19), (1, 16, 16, 17), (1, 16, 12, 5)])
+def test_scores_with_their_channels_last_are_refused(shape):
+    frame = Frame(64, 64 if shape[2] == 16 else 48)
+    with pytest.raises(InvalidInputError, match=r"net: scores must be \(n, C, h, w\)"):
+        check_channels_first(shape, frame, classes=0, where="net")
+    check_channels_first((1, shape[3], *shape[1:3]), frame, classes=0, where="net")
+    check_channels_first(("n", None, None, shape[3]), frame, classes=0, where="net")
+    check_channels_first((1, 19, 20, 23), Frame(76, 80), classes=19, where="net")
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_an_onnx_file_with_its_channels_last(tmp_path, said):
+    """By the file's own words when it is opened, else by what comes out."""
+    path, _ = onnx_file(tmp_path / "a.onnx", size=(64, 64) if said else ("h", "w"))
+    import onnx
+
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node("Transpose", ["scores"], ["last"], perm=[0, 2, 3, 1]))
+    del model.graph.output[0]
+    shape = ["n", 16, 16, 5] if said else ["n", "a", "b", "c"]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("last", onnx.TensorProto.FLOAT, shape))
+    onnx.save(model, path)
+    size = {"height": 64, "width": 64}
+    opened = None if said else open_segmenter(path, classes="cityscapes-train", options=size)
+    with pytest.raises(InvalidInputError, match=r"scores must be \(n, C, h, w\)"):
+        opened.segment(PHOTOGRAPHS[:1]) if opened else open_segmenter(path, classes="cityscapes-train", options=size)
+
+
+def test_information_is_kept_off_stderr(monkeypatch, tmp_path, capfd):
+    class Talking(Made):
+        taken = (np.float32, (1, 8, 8, 3))
+
+        def allocate_tensors(self):
+            os.write(2, b"INFO: Created a delegate.\nWARNING: something else\n")
+
+    monkeypatch.setattr(tflite_models, "interpreter_class", lambda: Talking)
+    (tmp_path / "a.tflite").write_bytes(b"x")
+    open_segmenter(tmp_path / "a.tflite", classes="cityscapes-train")
+    assert capfd.readouterr().err == "WARNING: something else\n"
+
+
+def test_the_hubs_client_tries_again_in_silence(caplog):
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    with caplog.at_level(logging.WARNING):
+        with transformers_models._without_retries():
+            logger.warning("Retrying in 1s")
+        logger.warning("later")
+    assert [one.message for one in caplog.records] == ["later"]
 
 
 def test_onnx_files_that_do_not_fit(tmp_path):

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covis.errors import InvalidInputError, MissingFileError
+from covis.errors import CovisWarning, InvalidInputError, MissingFileError
 from covis.images import Images, Scene
 from covis.rasters import read_label_map, write_image, write_label_map
 from covis.semantics import attach_maps, corrupted, survey_maps
 from covis.semantics.maps import places_of
+from covis.semantics.numberings import NUMBERINGS
+from covis.semantics.surveys import void_warning
 from covis.settings import EncodingSettings
 
 TRAIN = EncodingSettings("cityscapes-train")
@@ -49,7 +51,7 @@ def test_the_longer_name_tells_two_images_apart(tmp_path):
 
 def test_a_photograph_is_not_its_own_map(tmp_path):
     write_image(tmp_path / "a.png", np.zeros((2, 2, 3), dtype=np.uint8))
-    with pytest.raises(MissingFileError, match=r"1 of 1 have none: a\.png. Looked for a\.png and a\.png\.png"):
+    with pytest.raises(MissingFileError, match=r"1 of 1 have none: a\.png\. Looked there for a\.png\.png and a\.png\."):
         attach_maps(Images(tmp_path, ("a.png",)), tmp_path)
     write_label_map(tmp_path / "a.png.png", np.zeros((2, 2), dtype=np.uint8))
     assert attach_maps(Images(tmp_path, ("a.png",)), tmp_path).segmentation == ("a.png.png",)
@@ -64,8 +66,14 @@ def test_a_root_that_is_a_link(walk, tmp_path):
 
 def test_missing_maps_are_counted_and_named(walk, tmp_path):
     names = [f"x{number}.jpg" for number in range(5)]
-    with pytest.raises(MissingFileError, match=r"5 of 9 have none: x0\.jpg, x1\.jpg, x2\.jpg, …\. Looked for x0\.png and x0\.jpg\.png"):
+    with pytest.raises(
+        MissingFileError,
+        match=r"of .*photos must have .* 5 of 9 have none: x0\.jpg, x1\.jpg, x2\.jpg, …\. Looked there for x0\.jpg\.png and x0\.png\b",
+    ):
         attach_maps(Images(walk.root, (*walk.names, *names)), tmp_path / "maps")
+    with pytest.raises(MissingFileError, match=r"for photos/x0\.jpg\.png and photos/x0\.png and x0\.jpg\.png and x0\.png\.") as no:
+        attach_maps(Images(walk.root / "day" / "..", names), tmp_path / "photos" / ".." / "maps", base=tmp_path)
+    assert ".." not in str(no.value)
     with pytest.raises(MissingFileError, match=r"nowhere must exist"):
         attach_maps(walk, tmp_path / "nowhere")
 
@@ -128,6 +136,20 @@ def test_the_wrong_numbering_is_named_and_another_suggested(walk, tmp_path):
     write_label_map(tmp_path / "maps" / "c.png", np.array([[150]], dtype=np.uint8))
     with pytest.raises(InvalidInputError, match=r"holds 150, which is none. The numbers fit ade20k-annotations\."):
         survey_maps(images, TRAIN, photographs=False)
+
+
+def test_much_void_is_doubted_where_another_numbering_fits(walk, tmp_path):
+    images = attach_maps(walk, tmp_path / "maps")  # 0 to 3, which are void in Cityscapes' own ids
+    with pytest.warns(CovisWarning, match=r"100 % of the pixels mean nothing in 'cityscapes'; are they 'cityscapes-train'\?"):
+        assert survey_maps(images, EncodingSettings("cityscapes")).void == 1
+    shares = np.zeros(256)
+    shares[[0, 7]] = 0.3, 0.7
+    assert void_warning(shares, NUMBERINGS["cityscapes"]) is None, "just the limit"
+    shares[[0, 7]] = 0.31, 0.69
+    assert void_warning(shares, NUMBERINGS["cityscapes"]) == "31 % of the pixels mean nothing in 'cityscapes'; are they 'cityscapes-train'?"
+    shares[:] = 0
+    shares[[255, 7]] = 0.6, 0.4
+    assert void_warning(shares, NUMBERINGS["cityscapes"]) is None, "void in all"
 
 
 def test_a_map_of_another_shape_is_refused(walk, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 import covis
 from covis.config import from_table, load_recipe, overlaid, to_table
-from covis.errors import CovisError, InvalidInputError, SettingsDifferError
+from covis.errors import CovisError, CovisWarning, InvalidInputError, SettingsDifferError
 from covis.images import Images, LabelMaps
 from covis.models.checkpoints import load
 from covis.models.costs import cost
@@ -154,9 +154,9 @@ def test_nothing_drawn_is_a_training_as_any_other(towns: Path, recipe: Recipe, d
         ({"structure": {"weighting": "selct"}}, "Did you mean 'select'"),
         ({"structure": {"weighting_options": {"c": 1.0}}}, "c is none of"),
         ({"structure": {"loss": "label-features"}}, "is for networks with the aggregator of that name"),
-        ({"structure": {"strength": -1.0}}, "strength must be finite and >= 0"),
+        ({"structure": {"strength": -1.0}}, "strength must be"),
         ({"structure": {"corrupt": 1.5}}, "corrupt must be a share"),
-        ({"structure": {"threshold": 0}}, "threshold must be a rank"),
+        ({"structure": {"threshold": 0}}, "threshold must be"),
         ({"structure": {"student": {"model": {}}}}, "may hold train alone"),
         ({"structure": {"student": {"train": {"loss": "gcl", "sampler": "triplets"}}}}, "do not go together|pairs"),
         ({"structure": {"teacher": {"model": {"levels": [4]}}}}, "must end in one dimension"),
@@ -176,7 +176,8 @@ def test_maps_that_the_numbering_does_not_have_are_refused(towns: Path, recipe: 
     other = replace(recipe, structure=replace(recipe.structure, classes="ade20k-annotations"))
     own = tmp_path / "own.toml"
     own.write_text('[classes]\n0 = "road"\n2 = "building"\n')
-    covis.distill(other, towns, out=tmp_path / "fits", say=lambda _: None)  # its numbers reach 18, which ADE20K has too
+    with pytest.warns(CovisWarning, match=r"are they 'cityscapes-train'"):  # its numbers reach 18, which ADE20K has too
+        covis.distill(other, towns, out=tmp_path / "fits", say=lambda _: None)
     with pytest.raises(InvalidInputError, match=r"number"):
         covis.distill(replace(recipe, structure=replace(recipe.structure, classes=str(own), clusters="none")), towns, out=tmp_path / "out")
 

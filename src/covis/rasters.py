@@ -1,4 +1,4 @@
-"""Image and depth files in and out, through Pillow: the data half's only door to pixels."""
+"""Image and depth files in and out, through Pillow: the data half's door to pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ DEPTH_INVALID = (0, 65535)
 """Raw depth values (millimetres) that mean "no measurement" in the 7-Scenes files: both occur."""
 NOTE = "covis"
 """The text entry of a label map's PNG that holds its note."""
-
 
 _ORIENTATION = 0x0112  # EXIF
 _TURNS = {
@@ -177,9 +176,7 @@ def write_label_map(
     text = PngInfo()
     if note is not None:
         text.add_text(NOTE, json.dumps(note, sort_keys=True))  # ASCII, which is all that such a text holds
-    with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=text)
-    return Path(path)
+    return _write(path, image, pnginfo=text)
 
 
 def write_image(path: str | Path, pixels: NDArray[np.uint8]) -> Path:
@@ -297,7 +294,7 @@ class _Opened:
         return DamagedFileError(f"{self.path} must decode as an image; it does not ({reason}). {advice}")
 
 
-def _write(path: str | Path, image: Image.Image) -> Path:
+def _write(path: str | Path, image: Image.Image, **options: PngInfo) -> Path:
     with atomic_path(path) as temporary:
-        image.save(temporary, format=Image.registered_extensions().get(Path(path).suffix.lower(), "PNG"))
+        image.save(temporary, format=Image.registered_extensions().get(Path(path).suffix.lower(), "PNG"), **options)
     return Path(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -40,15 +41,16 @@ def segment(
     """Make a label map of every photograph: OUT/<name>.png, class numbers at its own size; resumes where it was killed."""
     from covis.config import parse_options
     from covis.files import read_json
-    from covis.segmentation import open_segmenter
     from covis.segmentation import segment as make
     from covis.segmentation.maps import RECORD
 
     check_outputs([out / RECORD], [("DATA", data)], overwrite=True, folder=out)
     found = chosen_scenes(read_scenes(data, layout, split, read), scenes)
-    segmenter = open_segmenter(model, classes=classes, options=parse_options(model_option or ()))
+    options, base = parse_options(model_option or ()), _base(data, found)
     began = time.monotonic()
-    make(found, segmenter, out=out, base=_base(data, found), batch=batch, damaged=damaged, overwrite=overwrite, progress=True, spec=model)
+    make(
+        found, model, out=out, classes=classes, options=options, base=base, batch=batch, damaged=damaged, overwrite=overwrite, progress=True
+    )
     record = read_json(out / RECORD)
     shares = sorted(record["shares"].items(), key=lambda one: -one[1])
     say("; ".join(f"{name} {share:.1%}" for name, share in shares))
@@ -60,6 +62,9 @@ def segment(
 
 def _base(data: Path, scenes: list[Scene]) -> Path | None:
     """DATA, where it is a folder with all photographs in it, so that maps are named the same whatever the split."""
-    roots = [side.root.absolute() for scene in scenes for side in (scene.database, scene.queries)]
-    inside = data.is_dir() and all(root.is_relative_to(data.absolute()) for root in roots)
+    from covis.semantics.maps import outer_folder
+
+    above = Path(os.path.realpath(data))
+    tables = [side for scene in scenes for side in (scene.database, scene.queries)]
+    inside = data.is_dir() and all(Path(outer_folder(os.path.realpath(one.root), one.names)).is_relative_to(above) for one in tables)
     return data.absolute() if inside else None

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from covis.errors import InvalidInputError
 from covis.files import digest as hash_of
 from covis.models import onnx_models
-from covis.segmentation.outputs import Pixels, class_count, maps_of, pixels_of
-from covis.segmentation.segmenters import Classes, numbering
+from covis.segmentation.outputs import Pixels, check_channels_first, class_count, maps_of, pixels_of
+from covis.segmentation.segmenters import Classes, class_total, numbering
 
 _TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 
@@ -54,6 +54,7 @@ class OnnxSegmenter:
         except Exception as error:  # the library's errors have no root of their own
             reason = " ".join(str(error).split())[:300]
             raise InvalidInputError(f"{self.name} must take {fed.shape} of {fed.dtype}; ONNX Runtime says: {reason}") from error
+        check_channels_first(found.shape, self._pixels.frame, classes=class_total(self.classes), where=self.name)
         return maps_of(found, photographs, self._pixels.frame, channels_last=False, where=self.name)
 
 
@@ -61,7 +62,8 @@ def load_onnx_segmenter(path: str | Path, *, classes: str | None = None, options
     """Open an .onnx file with one photograph in, and class numbers or scores as its first output.
 
     The input is (n, 3, h, w) or (n, h, w, 3), float (normalised here), uint8 (as it is) or int8 (less 128); the output (n, h, w) or
-    (n, 1, h, w) of class numbers, or (n, C, h, w) of scores. Such a file says no class names, so that the numbering must be named.
+    (n, 1, h, w) of class numbers, or (n, C, h, w) of scores, never (n, h, w, C). Such a file says no class names, so that the numbering
+    must be named.
 
     Args:
         path: the file. The files beside it that hold its weights are part of its digest.
@@ -86,5 +88,7 @@ def load_onnx_segmenter(path: str | Path, *, classes: str | None = None, options
         )
     dtype = _TYPES.get(inputs[0].type, inputs[0].type)
     pixels = pixels_of(inputs[0].shape, dtype, options or {}, channels_last=dtype != "float32", where=str(path))
+    total = 0 if classes is None else class_total(classes)
+    check_channels_first(outputs[0].shape, pixels.frame, classes=total, where=str(path))
     meant = numbering((), asked=classes, count=class_count(outputs[0].shape, channels_last=False), where=str(path))
     return OnnxSegmenter(session, name=str(path), digest=hash_of({"onnx": made, "pixels": pixels.settings()}), classes=meant, pixels=pixels)

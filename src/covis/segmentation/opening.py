@@ -40,7 +40,15 @@ def open_segmenter(spec: str | Path, *, classes: str | None = None, options: Map
         MissingExtraError: the library that runs it is not installed.
     """
     text, path, options = str(spec), Path(spec).expanduser(), dict(options or {})
+    if classes is not None:
+        class_names(classes)  # an error where there is no such numbering, before a network is fetched and opened
+    if path.suffix in (".tflite", ".onnx"):
+        from covis.segmentation.outputs import check_options
+
+        check_options(options, where=text)
     if text.startswith("hf:"):
+        if text.removeprefix("hf:").count("/") != 1 or not all(text.removeprefix("hf:").split("/")):
+            raise InvalidInputError(f"A network on the hub is hf:owner/name; got {text}. Say whose it is.")
         from covis.segmentation.transformers_models import load_transformers
 
         return load_transformers(text.removeprefix("hf:"), classes=classes, **_device(options, text))

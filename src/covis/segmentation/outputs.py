@@ -62,6 +62,22 @@ class _Given:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
+def check_options(options: Mapping[str, Any], *, where: str) -> _Given:
+    """The options of a file, held as far as they can be without it.
+
+    Raises:
+        InvalidInputError: there is no such option, or it has another type or range.
+    """
+    if unknown := [key for key in options if key not in OPTIONS]:
+        raise InvalidInputError(f"{where} takes the options {', '.join(OPTIONS)}; got {', '.join(unknown)}.")
+    given = from_table(_Given, dict(options), where=where)
+    if not all(value > 0 for value in given.std):
+        raise InvalidInputError(f"{where}: the std of each channel must be above 0; got {given.std}.")
+    if given.height < 0 or given.width < 0:
+        raise InvalidInputError(f"{where}: height and width must be above 0; got {given.height} and {given.width}.")
+    return given
+
+
 def pixels_of(shape: Sequence[Any], dtype: str, options: Mapping[str, Any], *, channels_last: bool, where: str) -> Pixels:
     """The pixels that an input of this shape and type takes.
 
@@ -75,8 +91,7 @@ def pixels_of(shape: Sequence[Any], dtype: str, options: Mapping[str, Any], *, c
     Raises:
         InvalidInputError: the input is no photograph, or an option does not fit.
     """
-    if unknown := [key for key in options if key not in OPTIONS]:
-        raise InvalidInputError(f"{where} takes the options {', '.join(OPTIONS)}; got {', '.join(unknown)}.")
+    given = check_options(options, where=where)
     sizes = [int(side) if isinstance(side, (int, np.integer)) and side > 0 else None for side in shape]
     if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]) or dtype not in ("float32", "uint8", "int8"):
         raise InvalidInputError(
@@ -84,11 +99,8 @@ def pixels_of(shape: Sequence[Any], dtype: str, options: Mapping[str, Any], *, c
         )
     last = channels_last if sizes[1] == sizes[3] else sizes[3] == 3
     sides = dict(zip(("height", "width"), sizes[1:3] if last else sizes[2:], strict=True))
-    given = from_table(_Given, dict(options), where=where)
     if dtype != "float32" and (idle := [key for key in ("mean", "std") if key in options]):
         raise InvalidInputError(f"{where} takes {dtype}, which it normalises itself; {' and '.join(idle)} would have no effect.")
-    if not all(value > 0 for value in given.std):
-        raise InvalidInputError(f"{where}: the std of each channel must be above 0; got {given.std}.")
     for key, side in sides.items():
         asked = getattr(given, key)
         if side is not None and asked not in (0, side):
@@ -105,6 +117,31 @@ def class_count(shape: Sequence[Any], *, channels_last: bool) -> int | None:
     if len(sizes) != 4 or 1 in (sizes[1], sizes[3]):
         return None
     return sizes[3] if channels_last else sizes[1]
+
+
+def check_channels_first(shape: Sequence[Any], frame: Frame, *, classes: int, where: str) -> None:
+    """Hold that scores have their channels before rows and columns, as far as their shape tells: rows and columns have the input's ratio.
+
+    Args:
+        shape: of the scores; where an entry is no number, nothing is said.
+        frame: the input's.
+        classes: how many classes the numbering has; so many channels are first whatever the ratio.
+        where: the file, for messages.
+
+    Raises:
+        InvalidInputError: (n, h, w, C).
+    """
+    if len(shape) != 4 or not all(isinstance(side, (int, np.integer)) and side > 1 for side in shape[1:]) or shape[1] == classes:
+        return
+
+    def off(rows: int, columns: int) -> float:
+        return abs(rows / frame.height - columns / frame.width)
+
+    if off(shape[1], shape[2]) < off(shape[2], shape[3]) and off(shape[1], shape[2]) <= 1 / frame.height + 1 / frame.width:
+        raise InvalidInputError(
+            f"{where}: scores must be (n, C, h, w); {tuple(shape)} has the ratio of the input, {frame.height} x {frame.width}, before its "
+            "last entry, so that it is (n, h, w, C). Move the channels when you export it, or let it give class numbers (argmax)."
+        )
 
 
 def maps_of(

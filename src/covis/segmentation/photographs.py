@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from covis.errors import CovisError, CovisWarning, DamagedFileError, InvalidInputError, MissingFileError
 from covis.images import Images, Scene
 from covis.progress import showing
-from covis.rasters import read_image
-from covis.segmentation.maps import attached, write_map
+from covis.rasters import read_image, write_label_map
 from covis.segmentation.opening import open_segmenter
 from covis.segmentation.records import Task, begin, done_already, finish, settings_digest, tasks_of
 from covis.segmentation.segmenters import Segmenter, check_maps, palette_of
+from covis.semantics.maps import outer_folder
 
 Damaged = Literal["stop", "skip"]
 Given = TypeVar("Given", Images, Scene, list[Scene])
@@ -54,7 +54,8 @@ def segment(
         out: the folder of the maps.
         classes: of a spec: the name of a numbering (`covis.semantics.numberings`); absent: found by the network's class names.
         options: of a spec: what else it takes.
-        base: the folder that maps' names are relative to; absent: the photographs' root, of several roots the folder above them.
+        base: the folder that maps' names are relative to; absent: the photographs' root; of several roots, or of names that lead out of
+            theirs (`../photos/a.jpg`), the lowest folder above roots and photographs.
         batch: photographs that the segmenter sees at once.
         damaged: what becomes of a photograph that is missing or does not decode. "stop": an error; what was segmented before is
             kept. "skip": it has no map and no row in what is returned; the record has its name and the reason, and a
@@ -80,14 +81,17 @@ def segment(
         raise InvalidInputError(f"What becomes of damaged photographs must be 'stop' or 'skip'; got {damaged!r}.")
     tables, out = _tables(given), Path(out)
     segmenter = open_segmenter(model, classes=classes, options=options) if isinstance(model, (str, Path)) else model
-    files = list(dict.fromkeys(images.path(row).absolute() for images in tables for row in range(len(images))))
-    tasks = tasks_of(files, base=_base(tables, base), out=out, made=settings_digest(segmenter))
+    places = _places(tables)
+    files = list(dict.fromkeys(photograph for images in tables for photograph in places.photographs(images)))
+    tasks = tasks_of(files, base=places.base(tables, base), out=out, made=settings_digest(segmenter))
     if damaged == "stop" and (missing := [task for task in tasks if task.size < 0]):
         raise MissingFileError(
             f"Every photograph must exist; {len(missing)} of {len(tasks)} do not. The first: {missing[0].photograph}. "
             "Check the data folder, or skip what is damaged (--damaged skip)."
         )
     named = spec or (str(model) if isinstance(model, (str, Path)) else type(model).__name__)
+    there = Path(named).expanduser()
+    named = there.resolve().name if there.exists() else named  # a folder of maps is passed on: no paths of this machine
     begin(out, segmenter, model=named, overwrite=overwrite)
     run = _Run(segmenter, tasks, skips=damaged == "skip")
     run.go(batch=batch, overwrite=overwrite, progress=progress)
@@ -95,8 +99,9 @@ def segment(
     if run.skipped:
         first = next(iter(run.skipped.values()))["reason"]
         warnings.warn(f"{len(run.skipped)} of {len(tasks)} photographs have no label map. The first: {first}", CovisWarning, stacklevel=2)
-    targets = {task.photograph: None if position in run.skipped else task.target for position, task in enumerate(tasks)}
-    mapped: Given = _with_column(given, targets, missing=damaged == "skip")
+    above = Path(os.path.realpath(out))
+    targets = {task.photograph: above / task.target.relative_to(out) for at, task in enumerate(tasks) if at not in run.skipped}
+    mapped: Given = _with_column(given, targets, places)
     return mapped
 
 
@@ -144,7 +149,7 @@ class _Run:
             counts = np.bincount(numbers.ravel())
             there = {int(number): int(counts[number]) for number in np.flatnonzero(counts)}
             task = self.tasks[position]
-            write_map(task.target, numbers, palette=self._palette, note=task.note(there))
+            write_label_map(task.target, numbers, palette=self._palette, note=task.note(there))
             self.pixels.update(there)
 
     def _skip(self, position: int, error: CovisError) -> None:
@@ -190,17 +195,41 @@ def _tables(given: Images | Scene | list[Scene]) -> list[Images]:
     return [side for scene in scenes for side in ((scene.database,) if scene.training else (scene.database, scene.queries))]
 
 
-def _base(tables: Sequence[Images], base: str | Path | None) -> Path:
-    """The folder that maps are named by."""
-    if base is not None:
-        return Path(base).absolute()
-    roots = [str(images.root.absolute()) for images in tables]
-    return Path(os.path.commonpath(roots)) if roots else Path.cwd()
+@dataclass(frozen=True)
+class _Places:
+    """Where photographs lie.
+
+    Attributes:
+        real: whether links are followed: where a name leads out of a root that is a link, ".." counts from where the link points to.
+    """
+
+    real: bool
+
+    def root(self, images: Images) -> str:
+        return os.path.realpath(images.root) if self.real else os.path.abspath(images.root)
+
+    def photographs(self, images: Images) -> list[Path]:
+        root = self.root(images)
+        return [Path(os.path.normpath(os.path.join(root, name))) for name in images.names]
+
+    def base(self, tables: Sequence[Images], base: str | Path | None) -> Path:
+        """The folder that maps are named by."""
+        if base is not None:
+            return Path(os.path.realpath(base) if self.real else os.path.abspath(base))
+        folders = [outer_folder(self.root(images), images.names) for images in tables]
+        return Path(os.path.commonpath(folders)) if folders else Path.cwd()
 
 
-def _with_column(given: Any, targets: Mapping[Path, Path | None], *, missing: bool) -> Any:
+def _places(tables: Sequence[Images]) -> _Places:
+    return _Places(any(".." in name for images in tables for name in images.names))
+
+
+def _with_column(given: Any, targets: Mapping[Path, Path], places: _Places) -> Any:
     def mapped(images: Images) -> Images:
-        return attached(images, [targets[images.path(row).absolute()] for row in range(len(images))], missing=missing)
+        photographs, root = places.photographs(images), os.path.realpath(images.root)
+        kept = [row for row, photograph in enumerate(photographs) if photograph in targets]
+        column = tuple(Path(os.path.relpath(targets[photographs[row]], root)).as_posix() for row in kept)
+        return replace(images if len(kept) == len(images) else images.select(kept), segmentation=column)
 
     def scene_of(scene: Scene) -> Scene:
         database = mapped(scene.database)

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from covis.errors import CovisWarning, InvalidInputError, MissingFileError, OutputExistsError, SettingsDifferError
+import numpy as np
+
+from covis.errors import CovisWarning, DamagedFileError, InvalidInputError, MissingFileError, OutputExistsError, SettingsDifferError
 from covis.files import digest, read_json, write_json
-from covis.segmentation.maps import RECORD, map_names, read_note
-from covis.segmentation.segmenters import Classes, Segmenter, class_names, settings_of
+from covis.segmentation.maps import RECORD, map_names
+from covis.segmentation.segmenters import Segmenter, class_names, described, settings_of
+from covis.semantics.notes import read_note
+from covis.semantics.numberings import NUMBERS, numbering
+from covis.semantics.surveys import void_warning
 
 FORMAT, VERSION = "covis-segmentation", 1
 
@@ -63,7 +68,7 @@ def tasks_of(photographs: Sequence[Path], *, base: Path, out: Path, made: str) -
 
 def settings_digest(segmenter: Segmenter) -> str:
     """A hash of all that a map depends on but its photograph."""
-    return digest([segmenter.digest, segmenter.classes, settings_of(segmenter)])
+    return digest([segmenter.digest, described(segmenter.classes), settings_of(segmenter)])
 
 
 def begin(out: Path, segmenter: Segmenter, *, model: str, overwrite: bool) -> None:
@@ -75,7 +80,7 @@ def begin(out: Path, segmenter: Segmenter, *, model: str, overwrite: bool) -> No
     """
     if out.exists() and not out.is_dir():
         raise OutputExistsError(f"Label maps are a folder; {out} is a file. Choose another --out.")
-    wanted = {"digest": segmenter.digest, "classes": _plain(segmenter.classes), "settings": settings_of(segmenter)}
+    wanted = {"digest": segmenter.digest, "classes": described(segmenter.classes), "settings": settings_of(segmenter)}
     whole = {"format": FORMAT, "version": VERSION, "model": model, "engine": segmenter.engine, **wanted}
     try:
         stored = read_json(out / RECORD, kind=FORMAT, version=VERSION)
@@ -85,11 +90,12 @@ def begin(out: Path, segmenter: Segmenter, *, model: str, overwrite: bool) -> No
                 f"{out} holds something, and no maps of covis segment. Choose another --out, or pass --overwrite."
             ) from None
         stored = {}
-    different = [f"{key}: {stored.get(key)!r} there, {value!r} now" for key, value in wanted.items() if stored.get(key) != value]
+    different = {key: (stored.get(key), value) for key, value in wanted.items() if stored.get(key) != value}
     if stored and different and not overwrite:
-        raise SettingsDifferError(
-            f"{out} was segmented with other settings ({'; '.join(different)}). Choose another --out, or pass --overwrite."
-        )
+        if len(different) > 1:
+            different.pop("digest", None)  # the settings are in it: they say more
+        said = "; ".join(line for key, (there, now) in different.items() for line in _differences(key, there, now))
+        raise SettingsDifferError(f"{out} was segmented with other settings ({said}). Choose another --out, or pass --overwrite.")
     if not stored or different:
         write_json(out / RECORD, whole)
 
@@ -109,6 +115,7 @@ def done_already(tasks: Sequence[Task], *, overwrite: bool) -> dict[int, dict[in
         if overwrite or not task.target.exists():
             continue
         note = read_note(task.target)
+        _check_whole(task.target)
         if note is None or note.get("photograph") != task.name:
             held = "is no map of covis segment" if note is None else f"is the map of {note.get('photograph')}"
             raise OutputExistsError(
@@ -144,11 +151,37 @@ def finish(
     shares = {names.get(number, str(number)): round(count / whole, 6) for number, count in sorted(pixels.items())}
     record = {**stored, "images": images, "skipped": [dict(one) for one in skipped], "shares": shares}
     write_json(out / RECORD, record)
+    if isinstance(segmenter.classes, str):
+        seen = np.zeros(NUMBERS)
+        seen[list(pixels)] = list(pixels.values())
+        if said := void_warning(seen / whole, numbering(segmenter.classes)):
+            warnings.warn(said, CovisWarning, stacklevel=3)
     return record
 
 
-def _plain(classes: Classes) -> str | list[str]:
-    return classes if isinstance(classes, str) else list(classes)
+def _differences(key: str, there: Any, now: Any) -> list[str]:
+    """What differs, by the innermost keys alone; of lists the first entry."""
+    if isinstance(there, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*there, *now])
+        return [
+            line for one in keys if there.get(one) != now.get(one) for line in _differences(f"{key}.{one}", there.get(one), now.get(one))
+        ]
+    if isinstance(there, list) and isinstance(now, list):
+        if len(there) != len(now):
+            return [f"{key}: {len(there)} there, {len(now)} now"]
+        first = next(position for position, pair in enumerate(zip(there, now, strict=True)) if pair[0] != pair[1])
+        return _differences(f"{key}[{first}]", there[first], now[first])
+    texts = ["none" if one is None else f"{len(one)} names" if isinstance(one, list) else repr(one) for one in (there, now)]
+    return [f"{key}: {texts[0]} there, {texts[1]} now"]
+
+
+def _check_whole(path: Path) -> None:
+    """Hold that a PNG has its end: its note alone, which stands at the beginning, does not tell a file that was cut."""
+    with path.open("rb") as stream:
+        stream.seek(-min(12, path.stat().st_size), os.SEEK_END)
+        end = stream.read()
+    if end[4:8] != b"IEND":
+        raise DamagedFileError(f"{path} must be a whole label map to be kept; its end is missing. Remove it, or pass --overwrite.")
 
 
 def _bytes(path: Path) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covis.errors import InvalidInputError
+from covis.files import digest
 from covis.segmentation.frames import LARGEST
 
 Classes = str | tuple[str, ...]
@@ -137,6 +138,33 @@ def class_names(classes: Classes) -> dict[int, str]:
     from covis.semantics.numberings import numbering as numbering_called
 
     return dict(numbering_called(classes).classes)
+
+
+def class_total(classes: Classes) -> int:
+    """How many classes mean something."""
+    if not isinstance(classes, str):
+        return len(classes)
+    from covis.semantics.numberings import numbering as numbering_called
+
+    return len(numbering_called(classes).meaningful)
+
+
+def described(classes: Classes) -> str | list[str] | dict[str, str]:
+    """What a record says of the numbers: a numbering's name, the class names, or of a user's file its name and a hash of its content.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UnknownNameError: there is no such numbering.
+    """
+    if not isinstance(classes, str):
+        return list(classes)
+    if Path(classes).suffix != ".toml":
+        return classes
+    from covis.semantics.numberings import numbering as numbering_called
+
+    table = numbering_called(classes)
+    content = {"classes": {str(number): name for number, name in table.classes.items()}, "void": sorted(table.void)}
+    return {"file": Path(classes).name, "digest": digest(content)}
 
 
 def palette_of(classes: Classes) -> NDArray[np.uint8]:

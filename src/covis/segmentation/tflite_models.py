@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +99,28 @@ def load_tflite(path: str | Path, *, classes: str | None = None, options: Mappin
 
 def _opened(library: Any, path: Path) -> Any:
     try:
-        interpreter = library(model_path=str(path), num_threads=processor_threads())
-        interpreter.allocate_tensors()
+        with _without_information():
+            interpreter = library(model_path=str(path), num_threads=processor_threads())
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:  # what the library raises where a file is none of its own
         reason = " ".join(str(error).split())[:300]
         raise DamagedFileError(f"{path} must be a .tflite file that TensorFlow Lite opens; it does not: {reason}") from error
     return interpreter
+
+
+@contextmanager
+def _without_information() -> Iterator[None]:
+    """The library's lines of INFO, which it writes past Python, are kept off stderr; its other lines are written when it is done."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        before = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            kept.seek(0)
+            for line in kept:
+                if not line.startswith(b"INFO:"):
+                    os.write(2, line)

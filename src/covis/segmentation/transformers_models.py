@@ -5,7 +5,9 @@ Weights are read from safetensors alone, and no code of a model's repository is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -120,17 +122,17 @@ def load_transformers(spec: str | Path, *, classes: str | None = None, device: s
         DamagedFileError: a file is truncated or foreign.
         InvalidInputError: it is no such network, its numbering is missing, or there is no such device.
     """
-    library, name = transformers(), str(spec)
+    library, name, at = transformers(), str(spec), _device(device)
     if isinstance(spec, Path):
         _check_folder(spec)
     safe = {"trust_remote_code": False, "local_files_only": isinstance(spec, Path)}
     try:
-        config = library.AutoConfig.from_pretrained(name, **safe)
-        maker = _maker(library, config, name)
-        network, said = maker.from_pretrained(name, use_safetensors=True, output_loading_info=True, **safe)
-        processor = (library.OneFormerProcessor if config.model_type == "oneformer" else library.AutoImageProcessor).from_pretrained(
-            name, **safe
-        )
+        with _without_retries():
+            config = library.AutoConfig.from_pretrained(name, **safe)
+            maker = _maker(library, config, name)
+            network, said = maker.from_pretrained(name, use_safetensors=True, output_loading_info=True, **safe)
+            reader = library.OneFormerProcessor if config.model_type == "oneformer" else library.AutoImageProcessor
+            processor = reader.from_pretrained(name, **safe)
     except InvalidInputError:
         raise
     except OSError as error:
@@ -151,7 +153,19 @@ def load_transformers(spec: str | Path, *, classes: str | None = None, device: s
         [] if all(text == f"LABEL_{number}" for number, text in enumerate(names)) else names
     )  # what the library writes where nobody named them
     meant = numbering(own, asked=classes, count=len(names), where=name)
-    return TransformersSegmenter(network, processor, name=name, classes=meant, device=_device(device))
+    return TransformersSegmenter(network, processor, name=name, classes=meant, device=at)
+
+
+@contextmanager
+def _without_retries() -> Iterator[None]:
+    """The hub's client tells of each try again on stderr; what came of them all is the error's to say."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _check_folder(folder: Path) -> None:

@@ -98,7 +98,8 @@ def _map_of(photograph: str, folder: str, bases: Sequence[str]) -> str | None:
     Raises:
         InvalidInputError: what is there is of other photographs alone.
     """
-    names, foreign = _names_of(photograph, bases), []
+    names = _names_of(photograph, bases)
+    foreign: list[tuple[str, object]] = []
     for candidate in _candidates(names):
         path = os.path.join(folder, candidate)
         if path == photograph or not os.path.isfile(path):

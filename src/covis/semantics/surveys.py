@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from covis.errors import InvalidInputError
+from covis.errors import CovisWarning, InvalidInputError
 from covis.images import Images, LabelMaps, Scene
 from covis.rasters import image_size, read_label_map
 from covis.semantics.clusters import NO_CHANNEL
@@ -18,6 +19,8 @@ from covis.settings import EncodingSettings
 
 ASPECT = 0.02
 """How much a map's aspect ratio may differ from its photograph's, relative: rounding to whole pixels, not another picture."""
+VOID = 0.3
+"""The share of void pixels above which another numbering is suggested, where one fits better."""
 _SHOWN = 8
 
 
@@ -82,6 +85,9 @@ def survey_maps(
             ratio than its photograph by more than 2 %; the message names the file.
         MissingFileError: a map or a photograph is not there.
         DamagedFileError: one does not decode, or is no map.
+
+    Warns:
+        CovisWarning: more than 30 % of the pixels are void, and another numbering has all the numbers and less void.
     """
     numbers, encoded = numbering(settings.classes), encoding(settings)
     total, empty = np.zeros(NUMBERS), 0
@@ -113,7 +119,38 @@ def survey_maps(
     shown = encoded.lookup != NO_CHANNEL
     sums = np.bincount(encoded.lookup[shown], weights=shares[shown], minlength=len(encoded))
     channels = dict(zip(encoded.channels, map(float, sums), strict=True))
+    if said := void_warning(shares, numbers):
+        warnings.warn(said, CovisWarning, stacklevel=2)
     return MapSurvey(numbers.name, settings.clusters, len(done), by_size, channels, float(shares[void].sum()), empty)
+
+
+def void_warning(shares: NDArray[np.float64], numbers: Numbering) -> str | None:
+    """Words of doubt, where much means nothing in a numbering and another that covis ships has all the numbers and less void.
+
+    Of several the one with the least void, and of those the one with the fewest classes. The limit, `VOID`, is ours.
+
+    Args:
+        shares: (256,) of the pixels that have each number.
+        numbers: what the maps were read as.
+
+    >>> shares = np.zeros(256)
+    >>> shares[[0, 2, 10]] = 0.4, 0.4, 0.2
+    >>> void_warning(shares, numbering("cityscapes"))
+    "80 % of the pixels mean nothing in 'cityscapes'; are they 'cityscapes-train'?"
+    """
+
+    def void(one: Numbering) -> float:
+        return float(shares[sorted(one.void)].sum())
+
+    share = void(numbers)
+    if share <= VOID:
+        return None
+    others = [NUMBERINGS[name] for name in fitting(shares > 0) if name != numbers.name]
+    better = [one for one in others if void(one) < share]
+    if not better:
+        return None
+    likely = min(better, key=lambda one: (void(one), len(one.meaningful)))
+    return f"{100 * share:.0f} % of the pixels mean nothing in {numbers.name!r}; are they {likely.name!r}?"
 
 
 def fitting(seen: NDArray[np.bool_]) -> list[str]:
