@@ -166,7 +166,7 @@ class PlaceModel(OfTorch, nn.Module):
         if pixels.ndim != 4 or pixels.shape[1] != wanted:
             kind = "photographs" if self.encoder is None else "label maps"
             raise InvalidInputError(
-                f"A network that reads {kind} takes (B, {wanted}, height, width); it got {tuple(pixels.shape)}. Decode them by its `resize`."
+                f"A network that reads {kind} takes (B, {wanted}, height, width); got {tuple(pixels.shape)}. Decode by its `resize`."
             )
         if self.encoder is None:
             features: Features = self.backbone(normalize(pixels, self.mean, self.std))
