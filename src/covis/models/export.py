@@ -91,8 +91,8 @@ def export_model(
         The file, opened; `header["measured"]["difference"]` is the largest difference that was seen, of descriptors of norm 1.
 
     Raises:
-        InvalidInputError: the model reads label maps; the whitening is not of this model; torch cannot export the network; or what comes out differs
-            from torch by more than 1e-4.
+        InvalidInputError: the model reads label maps; the whitening is not of this model; torch cannot export the network; or what comes
+            out differs from torch by more than 1e-4.
         OutputExistsError: the file is there and `overwrite` is false.
         OutputFailedError: the system refused the write.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
