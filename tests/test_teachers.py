@@ -182,10 +182,10 @@ def test_masks_are_made_once_and_handed_to_who_wants_them(monkeypatch: pytest.Mo
 
 
 def test_channels_of_the_other_kind_are_refused(teacher: PlaceModel) -> None:
-    with pytest.raises(InvalidInputError, match=r"reads label maps takes \(B, 1, height, width\); it got \(2, 3, 32, 32\)"):
+    with pytest.raises(InvalidInputError, match=r"reads label maps takes \(B, 1, height, width\); got \(2, 3, 32, 32\)"):
         teacher.describe_pixels(torch.zeros((2, 3, 32, 32), dtype=torch.uint8))
     plain = PlaceModel(replace(SETTINGS, encoding=EncodingSettings("")))
-    with pytest.raises(InvalidInputError, match=r"reads photographs takes \(B, 3, height, width\); it got \(2, 1, 32, 32\)"):
+    with pytest.raises(InvalidInputError, match=r"reads photographs takes \(B, 3, height, width\); got \(2, 1, 32, 32\)"):
         plain.describe_pixels(
             torch.from_numpy(decode(np.zeros((4, 4), np.uint8), height=32, width=32, resize="labels")[None]).repeat(2, 1, 1, 1)
         )
