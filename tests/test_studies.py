@@ -65,7 +65,19 @@ def test_shipped_studies_are_sound(name: str) -> None:
     changed = [to_table(replace(recipe, name="", description="")) for recipe in recipes.values()]
     assert len({json.dumps(table, sort_keys=True) for table in changed}) == len(recipes), "no two arms are the same"
     assert study_names() == sorted(
-        ["aggregator", "backbone", "composition", "dimension", "labels", "latent", "loss", "margin", "quick", "structure"]
+        [
+            "aggregator",
+            "backbone",
+            "composition",
+            "dimension",
+            "labels",
+            "latent",
+            "loss",
+            "margin",
+            "quick",
+            "structure",
+            "structure-campus",
+        ]
     )
 
 
