@@ -107,40 +107,42 @@ def full_disk():
 
 
 @pytest.fixture(scope="session")
-def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three small towns in the 7-Scenes layout: trondheim and london teach, cph is asked."""
-    from covis.town import Outing, Survey, TownSettings, write_town
+def tiny_survey():
+    """A function: towns of one small block, so many of each split, with 24 database images and 16 queries each."""
+    from covis.town import Outing, Survey, TownSettings
 
-    survey = Survey(
-        TownSettings(blocks=(1, 1), block=(60.0, 66.0)),
-        database=(Outing("day", 24, spacing=2.0),),
-        queries=(Outing("dusk", 16, spacing=3.0, lateral=-0.4),),
-        size=(48, 64),
-        train=2,
-        val=1,
-    )
+    def survey(*, train=0, val=0, test=0):
+        return Survey(
+            TownSettings(blocks=(1, 1), block=(60.0, 66.0)),
+            database=(Outing("day", 24, spacing=2.0),),
+            queries=(Outing("dusk", 16, spacing=3.0, lateral=-0.4),),
+            size=(48, 64),
+            train=train,
+            val=val,
+            test=test,
+        )
+
+    return survey
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory, tiny_survey) -> Path:
+    """Three small towns in the 7-Scenes layout: trondheim and london teach, cph is asked."""
+    from covis.town import write_town
+
     folder = tmp_path_factory.mktemp("town")
-    write_town(folder, layout="7scenes", preset=survey, seed=3)
+    write_town(folder, layout="7scenes", preset=tiny_survey(train=2, val=1), seed=3)
     return folder
 
 
 @pytest.fixture(scope="session")
-def town(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
+def town(tmp_path_factory: pytest.TempPathFactory, tiny_survey) -> list[Scene]:
     """Two small towns as scenes, miami and athens, with all that images can have; 24 database images and 16 queries each."""
     from covis.datasets import read
-    from covis.town import Outing, Survey, TownSettings, write_town
+    from covis.town import write_town
 
-    survey = Survey(
-        TownSettings(blocks=(1, 1), block=(60.0, 66.0)),
-        database=(Outing("day", 24, spacing=2.0),),
-        queries=(Outing("dusk", 16, spacing=3.0, lateral=-0.4),),
-        size=(48, 64),
-        train=0,
-        val=0,
-        test=2,
-    )
     folder = tmp_path_factory.mktemp("towns")
-    return [scene for place in write_town(folder, layout="table", preset=survey, seed=3) for scene in read("table", place)]
+    return [scene for place in write_town(folder, layout="table", preset=tiny_survey(test=2), seed=3) for scene in read("table", place)]
 
 
 @pytest.fixture(scope="session")

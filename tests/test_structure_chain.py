@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def towns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def towns(tmp_path_factory: pytest.TempPathFactory, tiny_survey: Callable[..., Any]) -> Path:
     """Small towns as a folder of tables, label maps included: trondheim and london teach, miami is asked."""
-    from covis.town import Outing, Survey, TownSettings, write_town
+    from covis.town import write_town
 
-    survey = Survey(
-        TownSettings(blocks=(1, 1), block=(60.0, 66.0)),
-        database=(Outing("day", 24, spacing=2.0),),
-        queries=(Outing("dusk", 16, spacing=3.0, lateral=-0.4),),
-        size=(48, 64),
-        train=2,
-        test=1,
-    )
     folder = tmp_path_factory.mktemp("towns")
-    write_town(folder, layout="table", preset=survey, seed=3)
+    write_town(folder, layout="table", preset=tiny_survey(train=2, test=1), seed=3)
     return folder
 
 

@@ -164,11 +164,7 @@ def train(
         CovisError: as in `run`.
     """
     given = Given(weights, labels, maps)
-    chain = _Chain(_resolved(recipe, layout), Path(data), Path(out), given=given, overwrite=overwrite, say=say)
-    check_learning(chain.recipe, weights=weights)
-    model = chain.train()
-    write_text(Path(out) / "recipe.toml", to_toml(chain.recipe))
-    return model
+    return _taught(_Chain(_resolved(recipe, layout), Path(data), Path(out), given=given, overwrite=overwrite, say=say))
 
 
 @dataclass(frozen=True)
@@ -230,9 +226,7 @@ def distill(
         )
     given = Given(weights, labels, maps)
     chain = _Chain(found, Path(data), Path(out), given=given, overwrite=overwrite, say=say)
-    check_learning(chain.recipe, weights=weights)
-    model = chain.train()
-    write_text(Path(out) / "recipe.toml", to_toml(chain.recipe))
+    model = _taught(chain)
     pairs, table, files = chain.stages().report(chain.learn())
     return Distilled(model, pairs, table, files)
 
@@ -427,6 +421,14 @@ class _Chain(Materials):
         self.steps.do("whiten", {"whiten": to_table(settings), "after": self.steps.after("extract-trained")}, make, made=[file])
         whiten = Whitening.load(file)
         return [(whiten(queries), whiten(database)) for queries, database in described]
+
+
+def _taught(chain: _Chain) -> PlaceModel:
+    """The trained network, after a look at all that can be judged before; the recipe stands beside it."""
+    check_learning(chain.recipe, weights=chain.weights)
+    model = chain.train()
+    write_text(chain.out / "recipe.toml", to_toml(chain.recipe))
+    return model
 
 
 def _search_step(arm: str, scope: str) -> str:

@@ -157,14 +157,16 @@ class Stages:
             after: the steps that the validation comes from.
         """
         self.partition(rgb)
-        self._targets()
+        made_by = ["train-rgb", "partition", *after]
+        if self.settings.targets == "random":
+            self._targets()  # a step of its own; the other targets come with the partition
+            made_by.append("describe-random")
         training, folder = student_training(self.recipe), self.shelf.out / "train"
 
         def learn() -> None:
             guide = self.guide(rgb)
             fit(start, self.scenes, self.labels, training, out=folder, validation=validation, guide=guide)
 
-        made_by = ("train-rgb", "partition", *(["describe-random"] if self.settings.targets == "random" else []), *after)
         cards = {"train": to_table(training), "structure": to_table(self.settings), "after": self.steps.after(*made_by)}
         self.steps.do("train", cards, learn, made=[folder / "model"], owned=[folder])
         return load(folder / "model")
