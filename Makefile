@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.covis-ready
 JOBS ?= auto
 
-.PHONY: demo test test-all check format bench kills docs-tables clean
+.PHONY: demo test test-all check format bench evidence kills docs-tables clean
 
 demo: $(READY)  ## towns are built, photographed, labelled, learned, whitened and scored: a table and a picture, in demo/
 	$(BIN)/covis demo --out demo
@@ -21,14 +21,14 @@ test-all: check  ## the tests that take longer too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
 
 check: $(READY)  ## format, lint, types, layers
-	$(BIN)/ruff format --check src tests benchmarks examples
-	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks evidence examples
+	$(BIN)/ruff check src tests benchmarks evidence examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config pyproject.toml
 
 format: $(READY)
-	$(BIN)/ruff check --fix src tests benchmarks examples
-	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check --fix src tests benchmarks evidence examples
+	$(BIN)/ruff format src tests benchmarks evidence examples
 
 bench: $(READY)  ## speed; DATA=/path/to/redkitchen, PITTS=/path/to/pitts30k_test.npz
 	$(BIN)/python benchmarks/startup.py
@@ -44,6 +44,9 @@ bench: $(READY)  ## speed; DATA=/path/to/redkitchen, PITTS=/path/to/pitts30k_tes
 	$(BIN)/python benchmarks/training.py --images $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/view_labels.py --data $(or $(PITTS),$(COVIS_DATA)/metadata/pitts30k/pitts30k_test.npz)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/surface_labels.py --data $(or $(DATA),$(COVIS_DATA)/7scenes/redkitchen)
+
+evidence: $(READY)  ## the claims, re-run: what has no record yet, then docs/evidence.md; QUICK=1: minutes; TABLE=1: the page alone; ONLY=graded
+	$(BIN)/python -m evidence $(if $(QUICK),--quick --out $(or $(OUT),evidence/quick)) $(if $(TABLE),--table) $(foreach study,$(ONLY),--only $(study))
 
 kills: $(READY)  ## kill -9 at random moments of extract, label, train and index --add: each must end as if it had not been
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kills.py --moments 13

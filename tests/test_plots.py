@@ -14,13 +14,20 @@ from PIL import Image
 
 from covis.errors import InvalidInputError, MissingExtraError
 from covis.reports import plots
-from covis.reports.plots import latent_plot, study_plot
+from covis.reports.charts import Column, CostPoint, ForestRow, Panel, Series, lines, spread
+from covis.reports.marks import COLOURS, VERDICTS, curve_colours, wrapped
+from covis.reports.plots import cost_plot, curves_plot, dots_plot, forest_plot, latent_plot, study_plot
 from covis.reports.studies import Summary, summarise
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 pytest.importorskip("matplotlib")
+NAN = float("nan")
+SAID = {"title": "what is compared", "subtitle": "five seeds"}
+LONG = "similarities rounded to 0, ½ and 1, on campus"
 ARMS = ("gcl", "contrastive", "an arm whose name is much longer than the others'")
 
 
@@ -134,3 +141,223 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(MissingExtraError, match=r"covis\[plots\]"):
         latent_plot({"one": relation(0)}, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def texts(axes: Axes) -> dict[str, Text]:
+    return {text.get_text(): text for text in axes.texts}
+
+
+def apart(found: list[Text]) -> bool:
+    """Whether no text covers another one."""
+    boxes = [text.get_window_extent() for text in found]
+    return not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
+
+
+def forest() -> list[ForestRow]:
+    said = (*VERDICTS, "cannot be told apart")
+    rows = [
+        ForestRow(f"{name}{number} {LONG}", value, value - 0.03, value + 0.02, (value, value - 0.01), said[number], heading)
+        for name, heading in (("G", "GCL"), ("V", "StructVPR"), ("R", "Two stages"))
+        for number, value in enumerate((0.05, -0.31, 0.0, -0.02))
+    ]
+    return [
+        *rows,
+        ForestRow("V9", NAN, NAN, NAN, (), "not run", "StructVPR"),
+        ForestRow("one unit", 0.1, NAN, NAN, (0.1,), "cannot be told apart"),
+    ]
+
+
+def test_a_forest_says_each_row_with_its_verdict(tmp_path: Path, figures: list[Figure]) -> None:
+    path = forest_plot(forest(), tmp_path / "forest.png", **SAID, least=0.02)
+    assert 0.02 < inked(path) < 0.3
+    left, axes, right = figures[0].axes
+    labels = list(texts(left))
+    assert labels[0] == "one unit"
+    assert labels.index("V9") == labels.index("Two stages") - 1, "rows stand below their heading"
+    assert apart(left.texts)
+    assert apart(right.texts)
+    assert "−0.310" in texts(right)
+    assert texts(right)["not run"].get_color() == plots.FAINT
+    assert texts(right)["does not hold"].get_color() == VERDICTS["does not hold"][0]
+    assert max(text.get_window_extent().x1 for text in left.texts) < axes.get_window_extent().x0
+    assert max(text.get_window_extent().x1 for text in right.texts) < figures[0].bbox.x1
+    low, high = axes.get_xlim()
+    assert low < -0.34
+    assert high > 0.1
+    assert axes.get_xlabel() == "difference of recall@1"
+    assert "shaded" in figures[0].texts[-1].get_text()
+
+
+def test_what_is_too_small_to_matter_is_shaded_row_by_row(tmp_path: Path, figures: list[Figure]) -> None:
+    rows = [ForestRow("wide", 0.1, 0.05, 0.2, (), "holds", least=0.05), ForestRow("narrow", 0.1, 0.05, 0.2, (), "holds")]
+    forest_plot(rows, tmp_path / "both.png", **SAID, least=0.01)
+    forest_plot(rows[1:], tmp_path / "none.png", **SAID)
+    widths = [round(float(band.get_paths()[0].get_extents().x1), 9) for band in figures[0].axes[1].collections]
+    assert widths == [0.05, 0.01]
+    assert not figures[1].axes[1].collections
+    assert "shaded" not in figures[1].texts[-1].get_text()
+
+
+def test_the_same_forest_gives_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (forest_plot(forest(), tmp_path / f"{name}.png", **SAID) for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def series(name: str, y: tuple[float, ...], **more: object) -> Series:
+    x = (0.0, 1.0, 2.0, 5.0, 10.0)[: len(y)]
+    low, high = ([value + by for value in y] for by in (-0.02, 0.03))
+    return Series(name, x, y, low, high, points=[(x[0], y[0] + 0.01)], **more)  # type: ignore[arg-type]
+
+
+def test_lines_are_named_at_their_ends(tmp_path: Path, figures: list[Figure]) -> None:
+    one, other = series("GCL", (0.6, 0.58, 0.5, 0.4, 0.3)), series("CL", (0.5, 0.48, 0.4, 0.2, NAN))
+    panels = [Panel(f"errors, {unit}", unit, "recall@1", (one, other), log_x=True) for unit in ("metres", "degrees")]
+    path = curves_plot(panels, tmp_path / "curves.png", **SAID)
+    assert 0.02 < inked(path) < 0.4
+    left, right = figures[0].axes
+    assert not left.texts, "both panels have the same lines: named once"
+    assert list(texts(right)) == ["GCL", "CL"]
+    assert right.get_legend() is None
+    assert texts(right)["CL"].xy[1] == 0.2, "at the last value that there is"
+    assert [label.get_text() for label in left.get_xticklabels()] == ["0", "1", "2", "5", "10"]
+    places = left.transData.transform([(x, 0.5) for x in (0, 1, 2, 5, 10)])[:, 0]
+    assert (np.diff(places) > 20).all(), "0 has a place of its own"
+    assert left.get_shared_y_axes().joined(left, right)
+    assert (left.get_ylabel(), right.get_ylabel()) == ("recall@1", "")
+
+
+def test_lines_that_end_together_have_a_legend(tmp_path: Path, figures: list[Figure]) -> None:
+    many = [series(f"{number} {LONG}", (0.5, 0.5 + number / 1000)) for number in range(9)]
+    path = curves_plot([Panel("", "x", "recall@1", many)], tmp_path / "curves.png", **SAID)
+    assert inked(path) > 0.02
+    axes = figures[0].axes[0]
+    assert not axes.texts
+    assert len(axes.get_legend().get_texts()) == 9
+    assert apart(axes.get_legend().get_texts())
+    assert axes.get_legend().get_window_extent().x1 < figures[0].bbox.x1
+
+
+def test_names_near_each_other_are_moved_apart(tmp_path: Path, figures: list[Figure]) -> None:
+    pair = [series("GCL", (0.2, 0.5)), series("CL", (0.1, 0.495)), series("far", (0.1, 0.0))]
+    curves_plot([Panel("", "x", "recall@1", pair)], tmp_path / "curves.png", **SAID)
+    axes = figures[0].axes[0]
+    assert axes.get_legend() is None
+    assert apart(axes.texts)
+
+
+def test_panels_of_other_measures_have_axes_of_their_own(tmp_path: Path, figures: list[Figure]) -> None:
+    ends = (Panel("a", "x", "recall@1", [series("GCL", (0.2, 0.5))]), Panel("b", "x", "distance", [series("CL", (10.0, 20.0))]))
+    curves_plot(ends, tmp_path / "curves.png", **SAID)
+    left, right = figures[0].axes
+    assert not left.get_shared_y_axes().joined(left, right)
+    assert (left.get_ylabel(), right.get_ylabel()) == ("recall@1", "distance")
+    assert [list(texts(axes)) for axes in (left, right)] == [["GCL"], ["CL"]]
+
+
+@pytest.mark.parametrize("x", [(0.0,), (5.0,), (0.0, 5.0), (8.0, 16.0, 128.0), tuple(range(30))])
+def test_any_logarithmic_axis(tmp_path: Path, figures: list[Figure], x: tuple[float, ...]) -> None:
+    panel = Panel("", "x", "y", [Series("GCL", x, [0.5] * len(x)), Series("none", x, [NAN] * len(x))], log_x=True)
+    assert inked(curves_plot([panel], tmp_path / "curves.png", **SAID)) > 0.01
+    axes = figures[0].axes[0]
+    assert axes.get_xlim()[0] < min(x)
+    assert max(x) < axes.get_xlim()[1]
+    assert list(texts(axes)) == ["GCL"]
+
+
+def test_a_name_has_one_colour(tmp_path: Path) -> None:
+    panels = [
+        Panel("", "", "", [series("a", (1.0,)), series("b", (1.0,), like="a", dashed=True)]),
+        Panel("", "", "", [series("c", (1.0,)), series("a", (2.0,))]),
+        Panel("", "", "", [series(str(number), (1.0,)) for number in range(2 * len(COLOURS))]),
+    ]
+    found = curve_colours(panels)
+    assert found["a"] == found["b"] == COLOURS[0]
+    assert found["c"] == COLOURS[1]
+    assert {found[str(number)] for number in range(len(COLOURS))} == set(COLOURS)
+
+
+def test_values_by_condition(tmp_path: Path, figures: list[Figure]) -> None:
+    columns = [
+        Column("night", {LONG: (0.4, 0.3, 0.5), "all pairs": (0.5, 0.45, 0.6)}),
+        Column("snow", {LONG: (0.6, 0.5, 0.7), "all pairs": (NAN, NAN, NAN)}),
+    ]
+    path = dots_plot(columns, tmp_path / "dots.png", **SAID)
+    assert 0.01 < inked(path) < 0.3
+    night, snow = figures[0].axes
+    assert [label.get_text() for label in night.get_yticklabels()] == [wrapped(LONG, 40), "all pairs"]
+    assert list(texts(snow)) == ["not run"]
+    assert not night.texts
+    best = [line.get_ydata()[0] for line in night.lines if line.get_marker() == "o" and line.get_color() == COLOURS[0]]
+    assert best == [1]
+
+
+def test_points_of_cost_are_labelled_apart(tmp_path: Path, figures: list[Figure]) -> None:
+    points = [
+        CostPoint(label, seconds, value + less, value + less - 0.03, value + less + 0.03, name)
+        for name, less in (("GCL", 0.0), ("CL", -0.02))
+        for label, seconds, value in (("global alone", 0.001, 0.6), ("10 re-ranked", 0.03, 0.66), ("25 re-ranked", 0.05, 0.66))
+    ]
+    path = cost_plot([*points, CostPoint("unknown", 0.01, NAN, NAN, NAN, "CL")], tmp_path / "cost.png", **SAID)
+    assert 0.01 < inked(path) < 0.3
+    axes = figures[0].axes[0]
+    assert axes.get_xscale() == "log"
+    assert len(axes.texts) == 6
+    assert apart([*axes.texts, *axes.get_legend().get_texts()])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.001", "0.002", "0.005", "0.01", "0.02", "0.05"]
+    frame = axes.get_window_extent()
+    assert all(frame.x0 < text.get_window_extent().x0 and text.get_window_extent().x1 < frame.x1 for text in axes.texts)
+
+
+@pytest.mark.parametrize("draw", [forest_plot, curves_plot, dots_plot, cost_plot])
+def test_nothing_to_draw_is_refused(tmp_path: Path, draw) -> None:
+    with pytest.raises(InvalidInputError, match=r"got none"):
+        draw([], tmp_path / "a.png", **SAID)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ForestRow("G1", 0.1, 0.2, 0.1, (), "holds"), r"must not end below its start; the row 'G1' has 0.2 to 0.1"),
+        (lambda: ForestRow("G1", float("inf"), 0, 0, (), "holds"), r"the row 'G1' holds an infinity"),
+        (lambda: ForestRow("G1", 0.1, 0.0, 0.2, (), "holds", least=0.0), r"must be > 0; got 0.0"),
+        (lambda: Series("GCL", [1, 2], [1]), r"one value an x; the series 'GCL' has \[1, 2\]"),
+        (lambda: Series("GCL", [1], [1], low=[0]), r"both its ends"),
+        (lambda: Series("GCL", [1], [1], low=[2], high=[1]), r"must not end below its start"),
+        (lambda: Series("GCL", [NAN], [1]), r"an x that is NaN"),
+        (lambda: Panel("p", "", "", []), r"'p' has \[\]"),
+        (lambda: Panel("p", "", "", [Series("GCL", [1], [1])] * 2), r"a name of its own"),
+        (lambda: Panel("p", "", "", [Series("GCL", [-1], [1])], log_x=True), r"no place for -1.0"),
+        (lambda: Column("night", {"GCL": (0.1, 0.2, 0.1)}), r"'GCL' of the column 'night'"),
+        (lambda: CostPoint("top 10", 0.0, 0.1, 0.1, 0.1, "GCL"), r"has 0.0 seconds"),
+        (lambda: CostPoint("top 10", NAN, 0.1, 0.1, 0.1, "GCL"), r"has nan seconds"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(make, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        make()
+
+
+def test_lines_of_a_forest() -> None:
+    rows = forest()
+    found = lines(rows)
+    assert [one for one in found if isinstance(one, str)] == ["GCL", "StructVPR", "Two stages"]
+    assert sorted(one.label for one in found if not isinstance(one, str)) == sorted(row.label for row in rows)
+
+
+def test_labels_are_spread_as_little_as_it_needs() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(50):
+        heights, sizes = random.uniform(0, 10, 6), random.uniform(0.5, 2, 6)
+        placed = np.array(spread(heights.tolist(), sizes.tolist()))
+        order = np.argsort(heights)
+        gaps = np.diff(placed[order]) - (sizes[order][1:] + sizes[order][:-1]) / 2
+        assert (gaps > -1e-9).all()
+        cost = ((placed - heights) ** 2).sum()
+        for number in range(6):  # no single label, nor all above it, stand better a little higher or lower
+            for step in (-1e-3, 1e-3):
+                moved = placed.copy()
+                moved[order[number:]] += step
+                if (np.diff(moved[order]) - (sizes[order][1:] + sizes[order][:-1]) / 2 > -1e-9).all():
+                    assert ((moved - heights) ** 2).sum() >= cost - 1e-9
+    assert spread([], []) == []

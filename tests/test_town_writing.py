@@ -211,6 +211,7 @@ def test_presets_keep_their_promises():
     }
     assert sizes["tiny"] < 500
     assert 2_000 <= sizes["small"] < 10_000
+    assert sizes["stand"] == 7_380
     assert 20_000 <= sizes["city"] < 100_000
     numbers = [city.number for cities in CITIES.values() for city in cities]
     assert len(set(numbers)) == len(numbers)

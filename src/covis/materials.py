@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from covis.config import to_table
 from covis.datasets import read
@@ -15,10 +17,12 @@ from covis.images import Images, Scene
 from covis.labelling import LABEL_RULES
 from covis.labels import Labels
 from covis.lookup import chosen, resolve, with_options
+from covis.placebos import disturbed_labels
 from covis.semantics.maps import attach_maps, check_own_maps
-from covis.settings import Recipe
+from covis.settings import LabelSettings, Recipe
 from covis.shelves import Shelf
 from covis.steps import Say, Steps
+from covis.verification import label_changes, training_label
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,17 @@ class Materials:
 
     Raises:
         OutputExistsError: `out` is a file.
+        InvalidInputError: labels are handed in, and the recipe asks for noise or a placebo in those that it makes.
     """
 
     def __init__(self, recipe: Recipe, data: Path, out: Path, *, given: Given, overwrite: bool, say: Say) -> None:
         if out.exists() and not out.is_dir():
             raise OutputExistsError(f"A run's --out must be a folder; {out} is a file. Choose another.")
+        if given.labels is not None and (changes := label_changes(recipe.train_label)):
+            raise InvalidInputError(
+                f"Labels that are handed in are taken as they are, so [train_label] must have no {', '.join(changes)}; the recipe "
+                f"{recipe.name!r} has. Leave the labels out, or those settings."
+            )
         self.recipe, self.data, self.out, self.say = recipe, data, out, say
         self.weights, self.labels, self.maps = given.weights, given.labels, given.maps
         self.shelf = Shelf(out, None if given.shared is None else Path(given.shared))
@@ -109,11 +119,10 @@ class Materials:
             return _unmapped(scene)
 
     def _label(self, split: str) -> list[Labels]:
-        scenes, settings = self.scenes(split), self.recipe.label
-        if split == "train" and self.recipe.train_label.rule:
-            settings = self.recipe.train_label
+        scenes, seed = self.scenes(split), self.recipe.train.seed
+        settings = training_label(self.recipe) if split == "train" else self.recipe.label
         rule = with_options(resolve(settings.rule, LABEL_RULES, what="label rule"), settings.options, what="label rule")
-        cards = {"label": to_table(settings), "after": self.steps.after(f"read-{split}")}
+        cards = {"label": label_card(settings, seed), "after": self.steps.after(f"read-{split}")}
         folder = self.shelf.place("labels/train", cards) if split == "train" else self.out / "labels" / split
         files = [folder / f"{scene.name}.npz" for scene in scenes]
 
@@ -121,7 +130,8 @@ class Materials:
             with self.shelf.hold(folder, say=self.say) if split == "train" else nullcontext():
                 for scene, file in zip(scenes, files, strict=True):
                     if self.shelf.shared is None or split != "train" or not file.exists():
-                        rule(scene.queries, scene.database, **settings.options).save(file, overwrite=True)
+                        graded = disturbed_labels(scene, partial(rule, **settings.options), seed=seed, **label_changes(settings))
+                        graded.save(file, overwrite=True)
 
         self.steps.do(f"label-{split}", cards, make, made=files, owned=self.shelf.owned(*files) if split == "train" else files)
         labels = load_labels(folder, scenes)
@@ -136,6 +146,20 @@ class Materials:
         scenes = self.scenes("train")
         self.steps.given("label-train", [file_digest(file) for file in label_files(self.labels, scenes)])
         return load_labels(self.labels, scenes)
+
+
+def label_card(settings: LabelSettings, seed: int) -> dict[str, Any]:
+    """What labels depend on beside the images: rule and options, and with noise or a placebo those and the seed.
+
+    Labels without them have the card that they had before there were any, so that what was made then still counts.
+
+    >>> label_card(LabelSettings("view"), 3)
+    {'rule': 'view', 'options': {}}
+    >>> label_card(LabelSettings("view", position_noise=5.0), 3)
+    {'rule': 'view', 'options': {}, 'position_noise': 5.0, 'seed': 3}
+    """
+    changes = label_changes(settings)
+    return {"rule": settings.rule, "options": to_table(settings)["options"], **changes, **({"seed": seed} if changes else {})}
 
 
 def _unmapped(scene: Scene) -> Scene:

@@ -31,10 +31,21 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """The label rule and its options (the rule's keyword arguments)."""
+    """The label rule, and what is done to its labels where that is to be studied; only `[train_label]` may have anything but the rule.
+
+    Attributes:
+        rule: a name of `LABEL_RULES`.
+        options: the rule's keyword arguments.
+        position_noise: metres, standard deviation of what is added to each image's position, east and north, before the rule sees it.
+        heading_noise: degrees, the same for its heading.
+        placebo: what is done to the similarities afterwards: a name of `PLACEBOS`, as "shuffled" or "rounded"; empty: nothing.
+    """
 
     rule: str = "surface"
     options: dict[str, Any] = field(default_factory=dict)
+    position_noise: float = 0.0
+    heading_noise: float = 0.0
+    placebo: str = ""
 
 
 @dataclass(frozen=True)
@@ -288,7 +299,7 @@ class Recipe:
         description: one line.
         data: which scenes teach, choose and are asked.
         label: what similarity is, in training and in evaluation.
-        train_label: what similarity is in training alone; without a rule it is that of `label`.
+        train_label: what similarity is in training alone; without a rule it is that of `label`, with this table's noise and placebo.
         model: the network.
         train: how it learns.
         structure: what it learns from label maps; without `classes`, nothing.

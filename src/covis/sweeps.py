@@ -38,6 +38,7 @@ from covis.labels import Labels
 from covis.latent import Relation, averaged, relate
 from covis.lookup import chosen as fitting
 from covis.losses import LOSSES
+from covis.materials import label_card
 from covis.models.place import model_card
 from covis.protocols import protocol
 from covis.reports.plots import latent_plot, study_plot
@@ -214,7 +215,8 @@ class _Sweep:
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         """All that a cell depends on, as plain values; the recipe's name and description do not count."""
         whole = self.recipe(arm, seed)
-        recipe = {**to_table(whole), "model": model_card(whole.model)}
+        labels = {side: label_card(getattr(whole, side), seed) for side in ("label", "train_label")}
+        recipe = {**to_table(whole), "model": model_card(whole.model), **labels}
         del recipe["name"], recipe["description"]
         if not whole.structure.classes:
             del recipe["structure"]

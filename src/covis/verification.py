@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from scipy import sparse
 
@@ -14,9 +16,10 @@ from covis.labels import Labels
 from covis.lookup import resolve, with_options
 from covis.models.aggregators import AGGREGATORS
 from covis.models.place import PlaceModel
+from covis.placebos import check_changes
 from covis.protocols import protocol
 from covis.semantics.encodings import encoding
-from covis.settings import Recipe, TrainSettings
+from covis.settings import LabelSettings, Recipe, TrainSettings
 from covis.structure.stages import check_dims, check_structure, student_training, teacher_model, teacher_training
 from covis.training import preflight
 from covis.training.preflight import check_device, check_settings, make_loss, make_sampler
@@ -31,17 +34,14 @@ def check_learning(recipe: Recipe, *, weights: str | Path | None = None) -> None
         weights: a local file with the backbone's weights, which must be there.
 
     Raises:
-        UnknownNameError: a layout, label rule, loss, sampler, aggregator, protocol or metric has no such name.
+        UnknownNameError: a layout, label rule, placebo, loss, sampler, aggregator, protocol or metric has no such name.
         InvalidInputError: options that it does not take, a setting out of its range, or two that do not go together.
         MissingFileError: the weights are not there.
     """
     if recipe.data.layout != "auto":
         reader = resolve(recipe.data.layout, READERS, what="layout")
         with_options(reader, recipe.data.options, what="layout", given=("root", "split"))
-    for label in (recipe.label, recipe.train_label):
-        if label.rule:
-            rule = resolve(label.rule, LABEL_RULES, what="label rule")
-            with_options(rule, label.options, what="label rule", given=("queries", "database"))
+    _check_labels(recipe)
     aggregator = resolve(recipe.model.aggregator, AGGREGATORS, what="aggregator")
     with_options(aggregator, recipe.model.aggregator_options, what="aggregator", given=("channels",))
     check_structure(recipe)
@@ -62,6 +62,27 @@ def check_learning(recipe: Recipe, *, weights: str | Path | None = None) -> None
 def trainings(recipe: Recipe) -> list[TrainSettings]:
     """Each training that a recipe asks for: its own, and where it has a structure the teacher's and that of stage II."""
     return [recipe.train, *([teacher_training(recipe), student_training(recipe)] if recipe.structure.classes else [])]
+
+
+def training_label(recipe: Recipe) -> LabelSettings:
+    """What similarity is in training: `[train_label]`; without a rule the rule of `[label]`, with the noise and placebo of `[train_label]`.
+
+    >>> training_label(Recipe("r", label=LabelSettings("view"), train_label=LabelSettings("", placebo="rounded"))).rule
+    'view'
+    """
+    own = recipe.train_label
+    return own if own.rule else replace(own, rule=recipe.label.rule, options=recipe.label.options)
+
+
+def label_changes(settings: LabelSettings) -> dict[str, Any]:
+    """What is done to a rule's labels, noise and placebo, where it is not at its default.
+
+    >>> label_changes(LabelSettings("view", {"fov": 60}, heading_noise=10.0))
+    {'heading_noise': 10.0}
+    """
+    plain = LabelSettings()
+    values = {name: value for name, value in vars(settings).items() if name not in ("rule", "options")}
+    return {name: value for name, value in values.items() if value != getattr(plain, name)}
 
 
 def check_loss_and_sampler(settings: TrainSettings) -> None:
@@ -126,6 +147,36 @@ def check_evaluation(recipe: Recipe) -> None:
             f"[evaluate] samples must be >= 1, the seed >= 0 and k >= {needed}, the protocols' largest; "
             f"got {settings.samples}, {settings.seed} and {settings.k}."
         )
+
+
+def _check_labels(recipe: Recipe) -> None:
+    """Look at both label rules, and that only what teaches is made worse."""
+    for label in (recipe.label, recipe.train_label):
+        if label.rule:
+            rule = resolve(label.rule, LABEL_RULES, what="label rule")
+            with_options(rule, label.options, what="label rule", given=("queries", "database"))
+    if changes := label_changes(recipe.label):
+        raise InvalidInputError(
+            f"[label] judges, so it must have no {', '.join(changes)}; the recipe {recipe.name!r} has {_said(changes)}. "
+            "Put it into [train_label], which teaches."
+        )
+    own = recipe.train_label
+    if own.options and not own.rule:
+        raise InvalidInputError(
+            f"[train_label] must name the rule that its options are of; the recipe {recipe.name!r} has {_said(own.options)} and "
+            "no rule there."
+        )
+    check_changes(**label_changes(own))
+    cut = recipe.train.sampler_options.get("threshold", 0.5)
+    if own.placebo == "shuffled-in-class" and cut != 0.5:
+        raise InvalidInputError(
+            f"The placebo 'shuffled-in-class' must have the sampler's classes, which it cuts at 0.5; the recipe {recipe.name!r} has the "
+            f"threshold {cut!r} in [train.sampler_options]. Leave that out, or take the placebo 'shuffled'."
+        )
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value!r}" for key, value in values.items())
 
 
 def _made_by_hand(*, more: int) -> Labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,10 @@ def _of(rule: str) -> Callable[[str], Any]:
 
 
 _view, _distance, _surface = _of("view"), _of("distance"), _of("surface")
+
+
+def _worse(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Labels made worse on purpose")
 
 
 @app.command()
@@ -156,6 +161,10 @@ def label(
     option: Annotated[
         list[str] | None, typer.Option("--option", help="Any other option of the rule, KEY=VALUE, as often as needed.", show_default=False)
     ] = None,
+    position_noise: Annotated[float, _worse("Standard deviation of errors of position, east and north, metres.")] = 0.0,
+    heading_noise: Annotated[float, _worse("Standard deviation of errors of heading, degrees.")] = 0.0,
+    placebo: Annotated[str, _worse("Afterwards: shuffled, shuffled-in-class or rounded; empty: nothing.")] = "",
+    noise_seed: Annotated[int, _worse("Of errors and placebo.")] = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -180,7 +189,9 @@ def label(
     }
     options = {key: value for key, value in named.items() if value is not None} | parse_options(option or ())
     scenes = read_scenes(data, layout, split, read)
-    summaries = _label(scenes, out, rule=rule, options=options, overwrite=overwrite)
+    worse = {"position_noise": position_noise, "heading_noise": heading_noise, "placebo": placebo}
+    worse = {**worse, "seed": noise_seed} if any(worse.values()) else {}
+    summaries = _label(scenes, out, rule=rule, options=options, worse=worse, overwrite=overwrite)
     print_json(summaries) if as_json else print_paths(*map(Path, summaries))
 
 
@@ -188,11 +199,12 @@ _BEGUN = ".labelling.json"
 """Stands in a folder of labels while not all scenes are done: what they are being made of."""
 
 
-def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], worse: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     from covis.datasets.label_files import load_labels, save_labels
     from covis.files import check_absent, digest, read_json, write_json
     from covis.labelling import LABEL_RULES, fitting_rule
     from covis.lookup import resolve, with_options
+    from covis.placebos import check_changes, disturbed_labels
 
     if out.suffix and not out.is_dir() and (out.suffix not in (".npz", ".h5") or len(scenes) > 1):
         raise InvalidInputError(
@@ -206,8 +218,10 @@ def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], 
         rule = fitting_rule([side for scene in scenes for side in (scene.queries, scene.database)])
         say(f"labelled by {rule}, which is what these images have the data for")
     function = with_options(resolve(rule, LABEL_RULES, what="label rule"), options, what="label rule")
+    check_changes(**worse)
     begun = out / _BEGUN
-    card = {"for": digest([rule, options, [[scene.name, scene.queries.digest(), scene.database.digest()] for scene in scenes]])}
+    tables = [[scene.name, scene.queries.digest(), scene.database.digest()] for scene in scenes]
+    card = {"for": digest([rule, options, *([worse] if worse else []), tables])}
     going_on = not single and begun.is_file() and read_json(begun) == card
     for file in () if going_on else files:
         check_absent(file, overwrite=overwrite)
@@ -218,7 +232,7 @@ def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], 
         if going_on and file.is_file():
             labels = load_labels(file, [scene])[0]
         else:
-            labels = function(scene.queries, scene.database, **options)
+            labels = disturbed_labels(scene, partial(function, **options), **worse)
             save_labels(labels, file, overwrite=overwrite)
         summary = labels.summary()
         summaries[str(file)] = {**vars(summary), "rule": labels.rule, "parameters": dict(labels.parameters)}

@@ -1,13 +1,13 @@
-"""Figures: metrics of a study's arms, distance against similarity, the plane of ranks. The only file that imports matplotlib.
+"""Figures: metrics of a study's arms, distance against similarity, the plane of ranks, comparisons. The only file that imports matplotlib.
 
 Figures are drawn on a canvas of their own: no window, no pyplot, and no setting of matplotlib's is changed.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,26 @@ from numpy.typing import NDArray
 from covis.errors import InvalidInputError, MissingExtraError
 from covis.files import atomic_path
 from covis.latent import Relation, target_distance
+from covis.reports.charts import Column, CostPoint, ForestRow, Panel, lines
+from covis.reports.marks import (
+    COLOURS,
+    DOTS_PER_INCH,
+    FAINT,
+    HAIR,
+    INK,
+    VERDICTS,
+    curve,
+    curve_colours,
+    difference,
+    label_points,
+    logarithmic,
+    name_lines,
+    plain,
+    round_ticks,
+    shifts,
+    with_zero,
+    wrapped,
+)
 from covis.reports.partitions import GROUP_COLOURS, mean_weights
 from covis.reports.studies import Row, Summary
 from covis.structure.partition import GROUPS, Partition
@@ -25,13 +45,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, FAINT, HAIR = "#222831", "#6e7681", "#d0d7de"
-COLOURS = ("#1f6fb2", "#d1701a", "#2a8f5b", "#8a4fa3")
-DOTS_PER_INCH = 160
+MOST_INSIDE = 3
+"""Series of costs, whose legend stands within the axes."""
 MOST_COLUMNS = 4
 """Of panels, beside each other."""
-STEP = 0.012
-"""Between series and their seeds on a numeric axis, a part of its length."""
 CELLS = 26
 """Of a rank's logarithmic axis; ranks are whole, so that the first are cells of their own."""
 FOOT_LINE = 0.135
@@ -82,7 +99,7 @@ def latent_plot(relations: Mapping[str, Relation], out: str | Path, *, margins: 
     for number, (axes, (name, one)) in enumerate(zip(grid, relations.items(), strict=False)):
         _distances(axes, one, (margins or {}).get(name))
         axes.set_title(
-            f"{_wrapped(name, 30)}\nSpearman {'-' if math.isnan(one.spearman) else f'{one.spearman:+.3f}'}",
+            f"{wrapped(name, 30)}\nSpearman {'-' if math.isnan(one.spearman) else f'{one.spearman:+.3f}'}",
             fontsize=9,
             color=INK,
             loc="left",
@@ -119,7 +136,7 @@ def rank_plot(partition: Partition, *, out: str | Path, weights: Sequence[NDArra
     _plane(figure, plane, partition)
     shares = {name: 100 * share for name, share in partition.shares().items()}
     _bars(bars[0], shares, "% of the pairs", "{:.1f}")
-    bars[0].set_yticks(range(len(GROUPS)), [f"{name}\n{_wrapped(meaning, 17)}" for name, meaning in GROUPS.items()])
+    bars[0].set_yticks(range(len(GROUPS)), [f"{name}\n{wrapped(meaning, 17)}" for name, meaning in GROUPS.items()])
     if means is not None:
         _bars(bars[1], means, "mean weight", "{:.2f}")
         bars[1].set_yticks([])
@@ -130,6 +147,163 @@ def rank_plot(partition: Partition, *, out: str | Path, weights: Sequence[NDArra
         "Pairs by their ranks under both branches",
         f"{facts}; rank: {partition.rank}; lines: N_t = {partition.threshold}, and equal ranks",
     )
+    return _saved(figure, out)
+
+
+def forest_plot(
+    rows: Sequence[ForestRow], out: str | Path, *, title: str, subtitle: str, unit: str = "recall@1", least: float | None = None
+) -> Path:
+    """Draw paired differences with their intervals, a line each, and what they say; returns the path of the PNG.
+
+    Args:
+        rows: the comparisons, from top to bottom; rows of one heading stand together.
+        out: the PNG.
+        title: what is compared.
+        subtitle: what it was measured on.
+        unit: what the differences are of.
+        least: the smallest difference that matters, where a row does not name its own; differences below it are shaded.
+
+    Raises:
+        InvalidInputError: there is no row to draw.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _some(rows, "A forest plot needs rows")
+    texts = [(row, row if isinstance(row, str) else wrapped(row.label, 46)) for row in lines(rows)]
+    tall = np.array([0.34 if isinstance(row, str) else 0.15 + 0.145 * max(1, len(text.splitlines())) for row, text in texts])
+    figure = _figure(9.6, 1.05 + tall.sum())
+    left, axes, right = figure.subplots(1, 3, sharey=True, width_ratios=[3.1, 4.5, 1.75])
+    for (row, text), y, high in zip(texts, np.cumsum(tall) - tall / 2, tall, strict=True):
+        if isinstance(row, str):
+            left.text(0, y + 0.03, text, fontsize=9.5, fontweight="bold", color=INK, va="center")
+            continue
+        left.text(0.02, y, text, fontsize=8.5, color=INK, va="center")
+        difference(axes, row, (y, high), row.least if row.least is not None else least)
+        known, colour = not math.isnan(row.value), VERDICTS.get(row.verdict, (FAINT, ""))[0]
+        weight = "bold" if known and colour != FAINT else "normal"
+        right.text(0.27, y, f"{row.value:+.3f}".replace("-", "−") if known else "–", fontsize=8.5, color=INK, va="center", ha="right")
+        right.text(0.34, y, row.verdict if known else "not run", fontsize=8.5, color=colour, va="center", fontweight=weight)
+    axes.axvline(0, color=INK, linewidth=0.9, zorder=2)
+    axes.margins(x=0.04)
+    axes.set_ylim(tall.sum(), 0)
+    axes.set_xlabel(f"difference of {unit}", fontsize=9.5, color=INK)
+    plain(axes, grid="x")
+    axes.tick_params(axis="y", length=0, labelleft=False)
+    axes.spines["left"].set_visible(False)
+    for beside in (left, right):
+        beside.set_axis_off()
+    shaded = "; shaded: too small to matter" if least or any(row.least for row in rows) else ""
+    _title(figure, title, f"{subtitle}; bars: 95 % intervals, small dots: seeds{shaded}")
+    return _saved(figure, out)
+
+
+def curves_plot(panels: Sequence[Panel], out: str | Path, *, title: str, subtitle: str) -> Path:
+    """Draw lines with their bands, a panel beside the other; returns the path of the PNG.
+
+    Lines are named at their right ends; in a legend where the names would stand too far from them.
+
+    Args:
+        panels: from left to right.
+        out: the PNG.
+        title: what is shown.
+        subtitle: what it was measured on.
+
+    Raises:
+        InvalidInputError: there is no panel to draw.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _some(panels, "A figure of curves needs panels")
+    shared = len({panel.y_label for panel in panels}) == 1
+    figure = _figure(min(12, 7.6 if len(panels) == 1 else 2.6 + 3.5 * len(panels)), 4.2)
+    grid = figure.subplots(1, len(panels), sharey=shared, squeeze=False)[0]
+    colours = curve_colours(panels)
+    for number, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
+        for one in panel.series:
+            curve(axes, one, colours[one.name])
+        axes.set_title(wrapped(panel.title, 44), fontsize=9.5, color=INK, loc="left")
+        axes.set_xlabel(panel.x_label, fontsize=9.5, color=INK)
+        if not shared or not number:
+            axes.set_ylabel(panel.y_label, fontsize=9.5, color=INK)
+        plain(axes, grid="y")
+        if panel.log_x:
+            with_zero(axes, panel.places)
+    _title(figure, title, subtitle)
+    name_lines(figure, grid, panels, colours)
+    return _saved(figure, out)
+
+
+def dots_plot(columns: Sequence[Column], out: str | Path, *, title: str, subtitle: str, unit: str = "recall@1") -> Path:
+    """Draw values by name with their intervals, a panel a condition; returns the path of the PNG.
+
+    Args:
+        columns: from left to right; a name stands on the same line in all.
+        out: the PNG.
+        title: what is shown.
+        subtitle: what it was measured on.
+        unit: what the values are.
+
+    Raises:
+        InvalidInputError: there is no column to draw.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _some(columns, "A figure of values by condition needs columns")
+    names = list(dict.fromkeys(name for column in columns for name in column.values))
+    figure = _figure(9.6, 1.3 + 0.3 * len(names))
+    grid = figure.subplots(1, len(columns), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, column in zip(grid, columns, strict=True):
+        best = max([value for value, _, _ in column.values.values() if not math.isnan(value)], default=math.nan)
+        for name, (value, low, high) in column.values.items():
+            colour, y = COLOURS[0] if value == best else FAINT, names.index(name)
+            if math.isnan(value):
+                axes.text(0.5, y, "not run", transform=axes.get_yaxis_transform(), fontsize=8, color=FAINT, ha="center", va="center")
+            axes.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="butt", alpha=0.75)
+            axes.plot(value, y, "o", color=colour, markersize=5)
+        axes.set_title(wrapped(column.title, 80 // len(columns)), fontsize=9.5, color=INK, loc="left")
+        axes.set_xlabel(unit, fontsize=9, color=INK)
+        axes.locator_params(axis="x", nbins=4)
+        plain(axes, grid="x")
+        axes.tick_params(axis="y", length=0, labelsize=8.5)
+        axes.spines["left"].set_visible(False)
+    grid[0].set_yticks(range(len(names)), [wrapped(name, 40) for name in names])
+    grid[0].set_ylim(len(names) - 0.5, -0.5)
+    _title(figure, title, f"{subtitle}; bars: 95 % intervals, in colour: the highest")
+    return _saved(figure, out)
+
+
+def cost_plot(points: Sequence[CostPoint], out: str | Path, *, title: str, subtitle: str) -> Path:
+    """Draw recall against seconds a query, the points of a series joined; returns the path of the PNG.
+
+    Args:
+        points: what was measured.
+        out: the PNG.
+        title: what is shown.
+        subtitle: what it was measured on.
+
+    Raises:
+        InvalidInputError: there is no point to draw.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _some(points, "A figure of cost needs points")
+    names = list(dict.fromkeys(point.series for point in points))
+    figure = _figure(7.6 if len(names) <= MOST_INSIDE else 9.6, 4.8)
+    axes = figure.add_subplot()
+    for name, colour in zip(names, itertools.cycle(COLOURS), strict=False):
+        mine = sorted((point for point in points if point.series == name), key=lambda point: point.seconds)
+        axes.plot([one.seconds for one in mine], [one.value for one in mine], "o-", color=colour, linewidth=1.4, markersize=6, label=name)
+        for one in mine:
+            axes.plot([one.seconds] * 2, [one.low, one.high], color=colour, linewidth=2, solid_capstyle="butt", alpha=0.5)
+    axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.1)
+    ticks = round_ticks([point.seconds for point in points])
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlabel("seconds a query", fontsize=10, color=INK)
+    axes.set_ylabel("recall@1", fontsize=10, color=INK)
+    plain(axes, grid="y")
+    axes.tick_params(axis="x", which="minor", color=HAIR, labelbottom=False)
+    if len(names) > 1:
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if len(names) > MOST_INSIDE else {"loc": "lower right"}
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, **place)
+    _title(figure, title, f"{subtitle}; bars: 95 % intervals")
+    label_points(figure, axes, points, dict(zip(names, itertools.cycle(COLOURS), strict=False)))
     return _saved(figure, out)
 
 
@@ -161,7 +335,7 @@ def _plane(figure: Figure, axes: Axes, partition: Partition) -> None:
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(edges[0], edges[-1])
     axes.set_box_aspect(1)
-    _plain(axes, grid="y")
+    plain(axes, grid="y")
     axes.grid(visible=False)
     _regions(axes, partition, (edges[0], limit + 0.5, edges[-1]))
 
@@ -196,7 +370,7 @@ def _bars(axes: Axes, values: Mapping[str, float], label: str, form: str) -> Non
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= most])
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.set_xlabel(label, fontsize=10, color=INK)
-    _plain(axes, grid="x")
+    plain(axes, grid="x")
     axes.tick_params(axis="y", length=0)
 
 
@@ -207,8 +381,8 @@ def _hex(group: str) -> str:
 def _numeric(axes: Axes, groups: Sequence[Sequence[Row]], metric: str, axis: tuple[str, Mapping[str, float]]) -> None:
     """The metric over a number; over its logarithm where it spans more than a decade."""
     name, places = axis
-    moved = _shifts(list(places.values()))
-    if _logarithmic(places.values()):
+    moved = shifts(list(places.values()))
+    if logarithmic(places.values()):
         axes.set_xscale("log")
         axes.set_xticks([], minor=True)
     for number, rows in enumerate(groups):
@@ -224,21 +398,8 @@ def _numeric(axes: Axes, groups: Sequence[Sequence[Row]], metric: str, axis: tup
     axes.set_xticks(ticks, [np.format_float_positional(value, trim="-") for value in ticks])
     axes.set_xlabel(name, fontsize=10, color=INK)
     axes.set_ylabel(metric, fontsize=10, color=INK)
-    _plain(axes, grid="y")
+    plain(axes, grid="y")
     _legend(axes, groups)
-
-
-def _logarithmic(values: Collection[float]) -> bool:
-    return min(values) > 0 and max(values) > 10 * min(values)
-
-
-def _shifts(values: Collection[float]) -> Callable[[float, float], float]:
-    """What moves a value by so many steps, each the same small part of the axis."""
-    if _logarithmic(values):
-        ratio = (max(values) / min(values)) ** STEP
-        return lambda value, steps: value * ratio**steps
-    span = max(values) - min(values) or 1.0
-    return lambda value, steps: value + span * STEP * steps
 
 
 def _by_name(axes: Axes, groups: Sequence[Sequence[Row]], arms: Sequence[str], summary: Summary) -> None:
@@ -257,10 +418,10 @@ def _by_name(axes: Axes, groups: Sequence[Sequence[Row]], arms: Sequence[str], s
         axes.plot([], [], "o-", color=colour, label=rows[0].descriptor)
         if base := [row.metric.value for row in rows if row.arm == summary.baseline]:
             axes.axvline(base[0], color=colour, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
-    axes.set_yticks(range(len(arms)), [_wrapped(arm, 26) for arm in arms])
+    axes.set_yticks(range(len(arms)), [wrapped(arm, 26) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_xlabel(summary.metric, fontsize=10, color=INK)
-    _plain(axes, grid="x")
+    plain(axes, grid="x")
     axes.tick_params(axis="y", length=0, labelsize=9.5)
     axes.spines["left"].set_visible(False)
     _legend(axes, groups)
@@ -285,18 +446,12 @@ def _distances(axes: Axes, one: Relation, margin: float | None) -> None:
         ends = np.array([0.0, 1.0])
         axes.plot(ends, target_distance(ends, margin=margin), color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xlim(-0.05, 1.05)
-    _plain(axes, grid="y")
+    plain(axes, grid="y")
 
 
-def _plain(axes: Axes, *, grid: str) -> None:
-    """Thin axes, and a faint grid along one of them."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(HAIR)
-    axes.tick_params(labelsize=9, color=HAIR, labelcolor=INK)
-    axes.set_axisbelow(True)
-    (axes.yaxis if grid == "y" else axes.xaxis).grid(visible=True, color=HAIR, linewidth=0.6)
+def _some(what: Sequence[object], need: str) -> None:
+    if not what:
+        raise InvalidInputError(f"{need}; got none.")
 
 
 def _legend(axes: Axes, groups: Sequence[Sequence[Row]]) -> None:
@@ -308,16 +463,12 @@ def _legend(axes: Axes, groups: Sequence[Sequence[Row]]) -> None:
 
 def _title(figure: Figure, title: str, facts: str) -> None:
     """What is shown, at the top left; what it was measured on below, in room of its own."""
-    figure.suptitle(_wrapped(title, round(12 * figure.get_figwidth())), x=0.01, ha="left", fontsize=11, color=INK, fontweight="bold")
-    foot = _wrapped(facts, round(17 * figure.get_figwidth()))
+    figure.suptitle(wrapped(title, round(12 * figure.get_figwidth())), x=0.01, ha="left", fontsize=11, color=INK, fontweight="bold")
+    foot = wrapped(facts, round(17 * figure.get_figwidth()))
     figure.text(0.01, 0.03 / figure.get_figheight(), foot, ha="left", va="bottom", fontsize=7.5, color=FAINT)
     room = (0.06 + FOOT_LINE * len(foot.splitlines())) / figure.get_figheight()
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, room, 1, 1 - room))
-
-
-def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width))
 
 
 def _figure(width: float, height: float) -> Figure:

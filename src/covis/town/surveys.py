@@ -213,6 +213,25 @@ SURVEYS: Mapping[str, Survey] = {
         gps=1.5,
         compass=3.0,
     ),
+    "stand": Survey(
+        TownSettings(blocks=(3, 2)),
+        train=4, val=2, test=3,
+        database=(
+            Outing("day", 240, spacing=3.0),
+            Outing("overcast", 120, year=1, reverse=True, spacing=3.0),
+            Outing("winter", 80, spacing=6.0, lateral=0.4),
+            Outing("night", 80, year=1, spacing=6.0),
+        ),
+        queries=(
+            Outing("morning", 60, spacing=9.0, lateral=-0.5, fov=68.0),
+            Outing("dusk", 60, year=1, spacing=9.0, lateral=0.5),
+            Outing("rain", 50, year=1, spacing=11.0, lateral=-0.4),
+            Outing("snow", 50, spacing=11.0, lateral=0.5),
+            Outing("night-rain", 50, year=1, spacing=11.0, fov=82.0),
+            Outing("evening", 30, year=1, view="backward", reverse=True, spacing=12.0),
+        ),
+        size=(96, 128),
+    ),
     "city": Survey(
         TownSettings(blocks=(6, 5)),
         train=6, val=2, test=2,
