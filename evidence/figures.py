@@ -11,13 +11,12 @@ import numpy as np
 
 from covis.reports.charts import Column, CostPoint, ForestRow, Panel, Series
 from covis.reports.plots import cost_plot, curves_plot, dots_plot, forest_plot
-from covis.town import CONDITIONS
 from evidence.formatting import several
 from evidence.records import Store
 from evidence.summaries import Summary, arms, summary
 from evidence.verdicts import Estimate, Finding, Test, Verdict
 
-HEADINGS = {"G": "GCL", "V": "StructVPR", "M": "Both together", "R": "Two stages", "N": "Label noise"}
+HEADINGS = {"G": "GCL", "V": "StructVPR", "M": "Both together", "R": "Two stages", "N": "Label noise", "P": "Photographs"}
 """First letter of a claim's name -> under what it stands."""
 METRIC = "recall@1"
 COSTS = ("seconds", "pairs", "steps", "seconds a query")
@@ -197,10 +196,8 @@ def _distances(arm: str, rows: np.ndarray[tuple[int, int], np.dtype[np.float64]]
 def _conditions(store: Store, out: Path) -> Iterator[Path]:
     """Recall by the condition of the queries."""
     found = {arm: one for arm, records in arms("structure", store).items() if (one := summary(records, "trained", store)) is not None}
-    names = list(dict.fromkeys(name for one in found.values() for name in one.asked.groups))
-    shown = [name for name in CONDITIONS if name in names] or names
     columns = []
-    for name in shown:
+    for name in dict.fromkeys(name for one in found.values() for name in one.conditions()):
         has = {arm: one if name in one.asked.groups else None for arm, one in found.items()}
         nothing = (math.nan, math.nan, math.nan)
         columns.append(

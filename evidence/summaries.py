@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covis.errors import InvalidInputError
+from covis.town import CONDITIONS
 from evidence.formatting import natural, several
 from evidence.records import Asked, Record, Store
 from evidence.verdicts import SAMPLES, mean_interval
@@ -45,6 +46,13 @@ class Summary:
         if group:
             known = np.logical_and(known, self.asked.groups[group])
         return known
+
+    def conditions(self) -> list[str]:
+        """The conditions of the queries, as towns name them; else all groups. Of two with the same queries the longer name is kept."""
+        groups = self.asked.groups
+        named = [name for name in CONDITIONS if name in groups] or list(groups)
+        same = {name: [other for other in named if np.array_equal(groups[name], groups[other])] for name in named}
+        return [name for name in named if name == max(same[name], key=len)]
 
     def by_seed(self, metric: str = "recall@1", group: str = "") -> list[float]:
         """The mean over queries, a seed each; empty where the metric was not measured or nothing counts."""

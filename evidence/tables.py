@@ -24,7 +24,8 @@ PHOTOGRAPHS = ("kitchen", "campus", "headings", "photographs")
 _ALONE = ", k = 0"
 """How the name of an arm ends where the first stage answers alone."""
 _WHITENED = re.compile(r"whitened (\d+)")
-_ELSEWHERE = re.compile(r"(?:(?P<way>.+) )?on (?P<place>\S.*)")
+_OTHERWISE = re.compile(r"half-whitened \d+|whitened \d+, ")
+_ELSEWHERE = re.compile(r"(?:(?P<way>tiny image) )?on (?P<place>\S+)")
 _STEPS = re.compile(r"(?P<loss>.+), (?P<steps>[\d,]+) steps")
 _NOISE = re.compile(r"(?P<loss>.+), (?P<size>[\d.]+) (?P<unit>m|degrees)")
 _COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
@@ -53,7 +54,7 @@ def conditions_table(study: str, store: Store) -> str:
     rows = [one for one in _all(arms(study, store), store) if one.asked.groups]
     if not rows:
         return NOT_RUN
-    groups = list(rows[0].asked.groups)
+    groups = rows[0].conditions()
     counts = [int(rows[0].counted(group=group).sum()) for group in groups]
     heads = ["arm", *(f"{group} ({count:,})" for group, count in zip(groups, counts, strict=True))]
     body, widths = [], []
@@ -72,13 +73,14 @@ def dimensions_table(store: Store, study: str = "graded") -> str:
     if not sizes:
         return NOT_RUN
     dims = sorted(sizes, reverse=True)
+    others = [name for name in dict.fromkeys(name for _, name in _scored(known)) if _OTHERWISE.match(name)]
     body, shown = [], []
     for arm, records in known.items():
-        cells = [summary(records, name, store) for name in ("trained", *(f"whitened {dim}" for dim in dims))]
+        cells = [summary(records, name, store) for name in ("trained", *(f"whitened {dim}" for dim in dims), *others)]
         if any(cells[1:]):
             body.append([arm, *(_recall(one) for one in cells)])
             shown += [one for one in cells if one]
-    return _under(table(["arm", "as it is", *(f"{dim} dimensions" for dim in dims)], body), shown)
+    return _under(table(["arm", "as it is", *(f"{dim} dimensions" for dim in dims), *others], body), shown)
 
 
 def budget_table(store: Store, study: str = "budget") -> str:

@@ -169,8 +169,8 @@ def test_recall_by_condition_is_over_the_queries_of_the_condition(store):
     for seed in range(2):
         store.save(Record("structure", "weighted", seed, {"trained": Scored(key, {"recall@1": night})}))
     block = blocks([], store, {})["conditions:structure"]
-    assert rows(block, "arm") == [["arm", "night (10)", "day (30)"]]
-    assert rows(block, "weighted") == [["weighted", "1.00", ".000"]]
+    assert rows(block, "arm") == [["arm", "day (30)", "night (10)"]]
+    assert rows(block, "weighted") == [["weighted", ".000", "1.00"]]
 
 
 def test_an_interval_of_a_condition_is_that_of_its_queries_alone(store):
