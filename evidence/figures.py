@@ -60,7 +60,7 @@ def draw(findings: Sequence[Finding], store: Store, out: Path) -> list[Path]:
 
 
 def forest_rows(findings: Sequence[Finding], *, recall: bool = True) -> list[ForestRow]:
-    """The main tests as rows of a forest.
+    """The main tests that were run, as rows of a forest.
 
     Args:
         findings: the claims with their numbers.
@@ -69,16 +69,14 @@ def forest_rows(findings: Sequence[Finding], *, recall: bool = True) -> list[For
     rows = []
     for finding in findings:
         for test, estimate, verdict in zip(finding.claim.tests, finding.estimates, finding.verdicts, strict=True):
-            if test.main and (test.metric == METRIC) == recall and test.metric not in COSTS:
+            if estimate and test.main and (test.metric == METRIC) == recall and test.metric not in COSTS:
                 heading = HEADINGS.get(finding.claim.name[:1], "") if recall else test.metric
                 rows.append(_row(f"{finding.claim.name}  {_said(test)}", test, (estimate, verdict), heading=heading))
     return rows
 
 
-def _row(label: str, test: Test, found: tuple[Estimate | None, Verdict], *, heading: str) -> ForestRow:
+def _row(label: str, test: Test, found: tuple[Estimate, Verdict], *, heading: str) -> ForestRow:
     estimate, verdict = found
-    if estimate is None:
-        return ForestRow(label, math.nan, math.nan, math.nan, (), verdict, heading, test.least)
     numbers = (estimate.difference, estimate.low, estimate.high, tuple(estimate.by_seed.values()))
     return ForestRow(label, *numbers, verdict, heading, test.least)
 
@@ -101,9 +99,9 @@ def _said(test: Test) -> str:
 def _claims(findings: Sequence[Finding], out: Path) -> Iterator[Path]:
     facts = "paired differences: the same seeds, the same queries"
     recall, other = forest_rows(findings), forest_rows(findings, recall=False)
-    if any(not math.isnan(row.value) for row in recall):
+    if recall:
         yield forest_plot(recall, out / "claims.png", title="The claims, re-run", subtitle=facts)
-    if any(not math.isnan(row.value) for row in other):
+    if other:
         title, unit = "The claims, re-run: metrics other than recall@1", "the metric above"
         yield forest_plot(
             other, out / "claims-other.png", title=title, subtitle=f"{facts}; metrics without a value a query: over seeds alone", unit=unit

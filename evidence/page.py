@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,8 +123,9 @@ def write(plan: Plan, places: Places, *, docs: Path, template: Path = PAGE) -> l
 
     store = Store(places.cells)
     findings = judge(load_claims(), store)
-    left = Counter(cell.study.name for cell in open_cells(plan, places, plan.cells()))
-    left.update(one.study for one in plan.experiments if one.measure and not store.records(one.study))
+    alone = replace(places, data=None)  # what is missing is read off the records, whatever photographs lie here
+    left = Counter(cell.study.name for cell in open_cells(plan, alone, plan.cells()))
+    left.update(one.study for one in plan.experiments if one.measure and not (store.folder / one.study / "whole").exists())
     small = " --quick --out FOLDER" if plan.quick else ""
     commands = {study: f"python -m evidence --only {study}{small} # {several(count, 'cells')}" for study, count in left.items()}
     drawn = draw(findings, store, docs / IMAGES)
@@ -182,7 +184,9 @@ def compared(test: Test) -> str:
     more = f" more than at {', '.join(part.strip() for part in test.beyond.split(','))}" if test.beyond else ""
     metric = "" if test.metric == "recall@1" else f"{test.metric}, "
     least = "" if test.least == Test.least else f" by {number(test.least, 2)} or more"
-    return f"{arm} against {against or 'as trained'}{where}{more}: {metric}{test.expect}{least}"
+    expected = "higher" if test.expect == "much higher" else test.expect
+    than = f", beyond {' against '.join(test.over)}" if test.over else ""
+    return f"{arm} against {against or 'as trained'}{where}{more}{than}: {metric}{expected}{least}"
 
 
 def _scored(name: str) -> str:

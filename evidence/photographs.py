@@ -9,6 +9,7 @@ WORK/campus/ WORK/headings/    tables cut by place, which name the photographs w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ CUTS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
         {"cell": 100.0, "shares": (0.5, 0.15, 0.35), "buffer": 25.0, "ask": "every:2", "frames": "order"},
     ),
 }
-"""Name -> the table, how it is read, how it is cut: as docs/evidence.md has it."""
+"""Name -> the table, how it is read, how it is cut: as docs/runs.md has it."""
 SEGMENTER = "weights/deeplab_mobilenet_edgetpu_slim_cityscapes_quant.tflite"
 BACKBONE = "weights/mobilenetv2_100_timm_same_fp16_statedict.pth"
 """ImageNet weights of the studies on photographs."""
@@ -66,6 +67,8 @@ OF_RECIPES = {"campus": ("gcl-campus", "radius/10"), "headings": ("gcl-headings"
 """Test sets that are a recipe's: the recipe, and under which of its protocols they are asked: that which counts more queries."""
 SETS = ("corridor", "seasons", *OF_RECIPES)
 """What `test_set` knows."""
+PUBLIC = {"corridor": "corridor", "seasons": "seasons", "kitchen": "7scenes/redkitchen", **{name: cut[0] for name, cut in CUTS.items()}}
+"""Name -> where its source lies below the folder of the public sources."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +90,20 @@ class TestSet:
     protocol: Protocol
 
 
+def there(names: Iterable[str], data: Path | None) -> list[str]:
+    """Those of some test sets whose source lies below `data`: not everybody has all of them.
+
+    >>> there(SETS, None)
+    []
+    """
+    return [] if data is None else [name for name in names if (data / PUBLIC[name]).exists()]
+
+
 def prepare(name: str, data: Path, work: Path) -> Path:
     """Make a data folder ready for `covis.sweeps.sweep`; what is ready is left as it is.
 
     Args:
-        name: "kitchen" (7-Scenes, as it lies there), "campus" or "headings" (cut by place into WORK/<name>, as docs/evidence.md
+        name: "kitchen" (7-Scenes, as it lies there), "campus" or "headings" (cut by place into WORK/<name>, as docs/runs.md
             has it), or "campus-maps" (label maps of the campus by a Cityscapes network, into WORK/campus-maps; needs LiteRT).
         data: the folder of the public sources.
         work: where what is made is kept.
@@ -105,7 +117,7 @@ def prepare(name: str, data: Path, work: Path) -> Path:
         SettingsDifferError: the folder in `work` was made otherwise, or of photographs elsewhere.
     """
     if name == "kitchen":
-        return _found(data / "7scenes" / "redkitchen")
+        return _found(data / PUBLIC[name])
     if name not in (*CUTS, "campus-maps"):
         known = ", ".join(["kitchen", *CUTS, "campus-maps"])
         raise InvalidInputError(f"Photographs are prepared of one of {known}; got {name!r}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from covis.images import Images, Scene
 from covis.labels import Labels
 from covis.models.checkpoints import load
 from covis.models.place import PlaceModel
+from covis.pixels import PhotoResize
 from covis.protocols import Protocol, protocol
 from covis.scores import Scores
 from covis.searching import search_scenes
@@ -25,6 +26,8 @@ from covis.whitening import Whitening, fit_whitening
 from evidence.photographs import TestSet, shrunk, test_set
 
 Pair = tuple[Descriptors, Descriptors]
+Size = tuple[int, int, PhotoResize]
+"""Of a network's input: height, width, and how photographs get there."""
 ASKED = ("corridor", "seasons", "campus")
 """The photographs that a network is asked of, after it has learnt elsewhere."""
 COMPARED = 32
@@ -99,12 +102,34 @@ def describe(given: TestSet, network: PlaceModel | None, work: Path | None = Non
 
     With `work` photographs are made small once, and read from there.
     """
-    sides = [side for scene in given.scenes for side in (scene.queries, scene.database)]
-    known: dict[Path, Descriptors] = {}
-    for root in dict.fromkeys(side.root for side in sides):
-        names = tuple(dict.fromkeys(name for side in sides if side.root == root for name in side.names))
-        known[root] = _described(Images(root, names), network, work)
+    known = {images.root: _described(images, network, work) for images in _tables(given)}
     return [(_of(known[scene.queries.root], scene.queries), _of(known[scene.database.root], scene.database)) for scene in given.scenes]
+
+
+def ready(sizes: Iterable[Size], data: Path, work: Path, *, only: Sequence[str] = ASKED) -> None:
+    """Cut what is cut and make the photographs small, for networks of these sizes, before several processes ask for them at once.
+
+    Args:
+        sizes: (height, width, how photographs get there) of a network.
+        data: the folder of the public sources.
+        work: as in `transfer`.
+        only: some of `ASKED`.
+
+    Raises:
+        CovisError: a set is not there, or damaged.
+    """
+    wanted = list(dict.fromkeys(sizes))
+    for name in only:
+        for images in _tables(test_set(name, data, work)):
+            for height, width, resize in wanted:
+                shrunk(images, work, height=height, width=width, resize=resize)
+
+
+def _tables(given: TestSet) -> list[Images]:
+    """A folder's photographs as one table, each once."""
+    sides = [side for scene in given.scenes for side in (scene.queries, scene.database)]
+    roots = dict.fromkeys(side.root for side in sides)
+    return [Images(root, tuple(dict.fromkeys(name for side in sides if side.root == root for name in side.names))) for root in roots]
 
 
 def _of(described: Descriptors, images: Images) -> Descriptors:
@@ -152,8 +177,3 @@ def _taught(run: Path) -> list[Descriptors]:
 def _scored(scenes: Sequence[Scene], described: Sequence[Pair], rule: Protocol, labels: Sequence[Labels] | None) -> Scores:
     found = search_scenes(scenes, described, protocol=rule, labels=labels, k=max(rule.ks))
     return evaluate(found, scenes, labels=labels, protocol=rule, descriptors=described)
-
-
-def as_recalls(scores: Mapping[str, Scores], metric: str = "recall@1") -> dict[str, float]:
-    """Name -> the value of a metric: to look at."""
-    return {name: one.metrics[metric].value for name, one in scores.items()}

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,44 +25,39 @@ import numpy as np
 
 from covis.cells import Cell as SweptCell
 from covis.config import to_table
-from covis.errors import CovisError, InvalidInputError, MissingFileError, SettingsDifferError
-from covis.files import locked, read_json, write_text
+from covis.errors import InvalidInputError, SettingsDifferError
+from covis.files import digest, locked, read_json, write_text
 from covis.images import Images, Scene
 from covis.latent import Relation
 from covis.lookup import resolve
 from covis.scores import Scores
-from covis.settings import Recipe
 from covis.studies import folder_name
 from evidence.plan import Cell, Experiment, Plan, Source
+from evidence.preparing import TRANSFER, Places, Say, asked_sets, below, prepare, prepared
 from evidence.records import Asked, Record, Scored, Store
 
-Say = Callable[[str], None]
+__all__ = ["Places", "differing", "lacking", "machine", "measured", "open_cells", "prepare", "run", "settings"]
+
+FREE = ("data", "teacher", "student", "weights")
+"""Tables of settings whose keys are given or not, as those that end in "options"; others have every key, with its default."""
+NEWER = ("data.survey",)
+"""Settings that older records do not hold: where one is missing it is not known, and nothing differs."""
+WINDOWS_WORKERS = 61
+"""More processes a pool cannot have on Windows."""
 Measure = Callable[..., Iterable[tuple[str, Scores, Mapping[str, float]]]]
-"""`(*, data, work, say)`: what is measured by a function of its own: (arm, scores, pooled numbers)."""
+"""`(*, data, work, say, known, overwrite)`: what is measured by a function of its own, one by one: (arm, scores, pooled numbers).
+
+Arms in `known` are left out; with `overwrite` nothing of an earlier run is used.
+"""
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where things lie.
-
-    Attributes:
-        cells: the records.
-        work: what is large and can be made again.
-        data: real photographs and weights; None where there are none.
-    """
-
-    cells: Path
-    work: Path
-    data: Path | None = None
-
-
-def open_cells(plan: Plan, places: Places, cells: Iterable[Cell], *, overwrite: bool = False) -> list[Cell]:
-    """The cells that have no record yet.
+def open_cells(plan: Plan, places: Places, cells: Iterable[Cell], *, overwrite: bool = False, say: Say = lambda _: None) -> list[Cell]:
+    """The cells that have no record yet, or one that lacks what can be measured now: it was made where there were no photographs.
 
     Raises:
         SettingsDifferError: a record was made with other settings than the plan has now, and `overwrite` is false.
     """
-    store, left = Store(places.cells), []
+    store, left, lacks = Store(places.cells), [], Counter[tuple[str, str]]()
     for cell in cells:
         record = store.known(cell.study.name, cell.arm, cell.seed)
         if record is not None and not overwrite:
@@ -67,9 +66,24 @@ def open_cells(plan: Plan, places: Places, cells: Iterable[Cell], *, overwrite: 
                     f"{store.path(cell.study.name, cell.arm, cell.seed)} was made with other settings: {found}. "
                     "Remove it, or pass --overwrite, to run that cell again."
                 )
-            continue
+            if not (found := lacking(record, cell, places)):
+                continue
+            lacks[cell.study.name, found] += 1
         left.append(cell)
+    for (study, found), count in lacks.items():
+        say(f"{study}: {count} cells are run again: their records lack {found}")
     return left
+
+
+def lacking(record: Record, cell: Cell, places: Places) -> str:
+    """What of a cell's probes its record does not hold, though it can be measured; empty where nothing."""
+    if not cell.experiment.probes:
+        return ""
+    sets = [f"on {name}" for name in asked_sets(places)] if "transfer" in cell.experiment.probes else []
+    parts = [name for name in sets if name not in record.scored]
+    if "dimensions" in cell.experiment.probes and not any(re.match(r"whitened \d", name) for name in record.scored):
+        parts.insert(0, "fewer dimensions")
+    return ", ".join(parts)
 
 
 def run(plan: Plan, places: Places, *, cells: Sequence[Cell], workers: int = 1, say: Say = print) -> dict[tuple[str, str, int], str]:
@@ -81,84 +95,86 @@ def run(plan: Plan, places: Places, *, cells: Sequence[Cell], workers: int = 1, 
         plan: the plan that they are of.
         places: where things lie.
         cells: what is to be run.
-        workers: processes.
+        workers: processes, at least 1.
         say: takes a line of progress.
+
+    Raises:
+        InvalidInputError: there is no worker.
     """
+    if workers < 1:
+        raise InvalidInputError(f"At least 1 worker must run the cells; got {workers}.")
+    workers = min(workers, WINDOWS_WORKERS) if sys.platform == "win32" else workers
     failed: dict[tuple[str, str, int], str] = {}
-    for name in dict.fromkeys(cell.experiment.data for cell in cells):
-        try:
-            prepare(plan.data[name], name, places, workers=workers, say=say)
-        except CovisError as error:
-            say(f"left out: what is measured on {name}: {error}")
-            cells = [cell for cell in cells if cell.experiment.data != name]
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started now: the same sums in the same order on every machine
-    with ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn")) as pool:
-        begun = {pool.submit(_run_one, cell, plan, places): cell for cell in cells}
+    store = Store(places.cells)
+    places.work.mkdir(parents=True, exist_ok=True)
+    cells = prepared(plan, places, cells, workers=workers, say=say)
+    context = get_context("spawn")
+    # One thread in the processes that are started now: the same sums in the same order on every machine.
+    with _environment("OMP_NUM_THREADS", "1"), ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+        again = [store.known(cell.study.name, cell.arm, cell.seed) is not None for cell in cells]
+        begun = {pool.submit(_run_one, cell, plan, places, again=known): cell for cell, known in zip(cells, again, strict=True)}
         for number, (cell, future) in enumerate(_finished(begun), start=1):
             where = f"[{number}/{len(cells)}] {cell.study.name}: {cell.arm}, seed {cell.seed}"
             try:
                 say(f"{where}: {future.result()}")
-            except CovisError as error:
-                failed[cell.study.name, cell.arm, cell.seed] = str(error)
+            except Exception as error:  # whatever one cell dies of, the others go on; the message is kept and said
+                failed[cell.study.name, cell.arm, cell.seed] = f"{type(error).__name__}: {error}"
                 say(f"{where}: failed: {error}")
     return failed
 
 
 def measured(experiment: Experiment, places: Places, *, overwrite: bool = False, say: Say = print) -> None:
-    """Run what is measured by a function of its own, where it has no record yet."""
+    """Run what is measured by a function of its own, where it has no record yet; each record is kept as soon as it is there.
+
+    Raises:
+        CovisError: whatever is wrong with what it needs.
+    """
     store = Store(places.cells)
-    whole = places.cells / experiment.study / "whole"  # written last: a run that was killed in between is done again
-    if (whole.exists() and not overwrite) or places.data is None:
+    whole = places.cells / experiment.study / "whole"  # written last: a run that was killed in between goes on
+    if whole.exists() and not overwrite:
+        return
+    if places.data is None:
+        say(f"left out: {experiment.study}: it needs real photographs and weights below --data (or $COVIS_DATA); neither was given")
         return
     measure: Measure = resolve(experiment.measure, {}, what="measurement")
-    for arm, scores, values in measure(data=places.data, work=places.work / experiment.study, say=say):
+    known = frozenset() if overwrite else frozenset(store.records(experiment.study))
+    work = places.work / experiment.study
+    for arm, scores, values in measure(data=places.data, work=work, say=say, known=known, overwrite=overwrite):
         scored = Scored.of(scores, store.keep(Asked.of(scores)), values=values)
         store.save(Record(experiment.study, arm, 0, {"trained": scored}, machine=machine()))
     write_text(whole, "measured\n")
 
 
-def prepare(source: Source, name: str, places: Places, *, workers: int = 1, say: Say = print) -> Path:
-    """Make or find the data of an experiment; returns their folder.
-
-    Raises:
-        MissingFileError: real photographs are asked for, and there are none.
-    """
-    if source.preset:
-        from covis.town import write_town  # embreex
-
-        out = places.work / name
-        out.mkdir(parents=True, exist_ok=True)
-        with locked(places.work / f".{name}.lock", waiting=lambda: say(f"waiting for another process that builds {name}")):
-            if not (out / "done").exists():
-                say(f"building {name}")
-                write_town(out, layout="table", preset=source.preset, seed=source.seed, workers=workers)
-                (out / "done").touch()
-        return out
-    if places.data is None:
-        raise MissingFileError("Real photographs must be below --data (or $COVIS_DATA); neither was given.")
-    from evidence.photographs import prepare as photographs
-
-    return photographs(source.photographs, places.data, places.work)
-
-
 def settings(cell: Cell, plan: Plan) -> dict[str, Any]:
     """All that a cell's numbers depend on, as plain values."""
-    recipe = to_table(_recipe(cell))
+    recipe = to_table(cell.recipe())
     del recipe["name"], recipe["description"]
     source = plan.data[cell.experiment.data]
     data = {key: value for key, value in vars(source).items() if value}
+    if source.preset:
+        from covis.town.surveys import SURVEYS
+
+        data["survey"] = digest(asdict(SURVEYS[source.preset]))  # what the preset holds: its name alone says nothing of it
     others = {"weights": Path(cell.experiment.weights).name, "maps": cell.experiment.maps}
     return {"recipe": recipe, "data": data, **{key: value for key, value in others.items() if value}}
 
 
 def differing(before: Any, now: Any, where: str = "") -> str:
-    """What a record's settings have otherwise than those of now, with its keys; empty where nothing. New settings do not count.
+    """What a record's settings have otherwise than those of now, with its keys; empty where nothing.
 
-    >>> differing({"a": {"b": 1}}, {"a": {"b": 2, "c": 3}})
-    'a.b 1 there, 2 now'
+    A setting that covis did not have when the record was made does not count, nor does one of `NEWER` that a record lacks; an option
+    that was not given then does.
+
+    >>> differing({"train": {"steps": 1}}, {"train": {"steps": 2, "new": 3}})
+    'train.steps 1 there, 2 now'
+    >>> differing({"loss_options": {}}, {"loss_options": {"margin": 0.3}})
+    'loss_options.margin None there, 0.3 now'
     """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        parts = (differing(value, now.get(key), f"{where}.{key}" if where else str(key)) for key, value in before.items())
+        free = not where or any(part.endswith("options") or part in FREE for part in where.split("."))
+        named = {key: f"{where}.{key}" if where else str(key) for key in (*before, *now)}
+        keys = [*before, *(key for key in now if free and key not in before and named[key] not in NEWER)]
+        parts = (differing(before.get(key), now.get(key), named[key]) for key in keys)
         return "; ".join(part for part in parts if part)
     return "" if _as_json(before) == _as_json(now) else f"{where} {before!r} there, {now!r} now"
 
@@ -170,26 +186,49 @@ def machine() -> str:
     return f"{platform.machine()}, one thread a cell, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def _recipe(cell: Cell) -> Recipe:
-    recipe = cell.study.recipes()[cell.arm]
-    return replace(recipe, train=replace(recipe.train, seed=cell.seed))
+def _run_one(cell: Cell, plan: Plan, places: Places, *, again: bool) -> str:
+    """In a process of its own: run a cell and keep its record, unless another has meanwhile; returns a line on it."""
+    store = Store(places.cells)
+    with locked(places.work / f".{digest([cell.study.name, cell.arm, cell.seed])}.lock"):
+        if not again and store.known(cell.study.name, cell.arm, cell.seed) is not None:
+            return "another process has run it"
+        return _run_alone(cell, plan, places, again=again)
 
 
-def _run_one(cell: Cell, plan: Plan, places: Places) -> str:
-    """In a process of its own: run a cell and keep its record; returns a line on it."""
+def _run_alone(cell: Cell, plan: Plan, places: Places, *, again: bool) -> str:
     store, begun = Store(places.cells), time.perf_counter()
-    if (same := _same(cell, plan, store)) is not None:
+    if not again and (same := _same(cell, plan, store)) is not None:
         store.save(replace(same, study=cell.study.name, arm=cell.arm))
         return f"as {same.study}: {same.arm}"
-    record, out = _swept(cell, plan, places, store)
+    run_folder, kept = _folders(cell, places)
+    if not run_folder.exists():
+        shutil.rmtree(kept, ignore_errors=True)  # what an earlier record left: the sweep would take it for done; a killed run goes on
+    record = _swept(cell, plan, places, store)
     store.save(record)
-    shutil.rmtree(out, ignore_errors=True)
+    for folder in (kept, run_folder):  # in this order: a run without what it left is not taken for a cell that is done
+        _remove(folder)
     said = ", ".join(f"{name} {_mean(one):.3f}" for name, one in record.scored.items() if name in cell.study.scores)
     return f"recall@1 {said} ({time.perf_counter() - begun:.0f} s)"
 
 
-def _swept(cell: Cell, plan: Plan, places: Places, store: Store) -> tuple[Record, Path]:
-    """Run a cell as a sweep of one arm and one seed; returns its record, and the folder of its run."""
+def _remove(folder: Path) -> None:
+    """Remove a folder; where this is killed, what is left of it has another name and is taken for nothing."""
+    gone = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    with suppress(OSError):
+        folder.replace(gone)
+    for one in (gone, folder):
+        shutil.rmtree(one, ignore_errors=True)
+
+
+def _folders(cell: Cell, places: Places) -> tuple[Path, Path]:
+    """Where a cell runs, and where the sweep keeps what it left."""
+    out, name = places.work / cell.study.name, folder_name(cell.arm)
+    return out / name / str(cell.seed), out / "cells" / name / str(cell.seed)
+
+
+def _swept(cell: Cell, plan: Plan, places: Places, store: Store) -> Record:
+    """Run a cell as a sweep of one arm and one seed; returns its record."""
     from covis.sweeps import sweep
 
     experiment, folder = cell.experiment, places.work / cell.study.name
@@ -198,26 +237,28 @@ def _swept(cell: Cell, plan: Plan, places: Places, store: Store) -> tuple[Record
         alone,
         prepare(plan.data[experiment.data], experiment.data, places),
         out=folder,
-        weights=None if not experiment.weights else _below(places, experiment.weights),
+        weights=None if not experiment.weights else below(places, experiment.weights),
         maps=None if not experiment.maps else prepare(Source(photographs=experiment.maps), experiment.maps, places),
         overwrite=True,
     )
     if result.failed:
         raise InvalidInputError(next(iter(result.failed.values())))
-    run_folder = folder / folder_name(cell.arm) / str(cell.seed)
-    swept = SweptCell.load(folder / "cells" / folder_name(cell.arm) / str(cell.seed))
+    run_folder, kept = _folders(cell, places)
+    swept = SweptCell.load(kept)
     order = read_json(run_folder / "steps" / "read-test.json")["settings"]["contents"]
-    queries = tuple(Scene.read(run_folder / "scenes" / "test" / name).queries for name in order)
-    scored = {name: _kept(scores, store, queries, swept.latent.get(name)) for name, scores in swept.scores.items()}
+    queries = {name: Scene.read(run_folder / "scenes" / "test" / name).queries for name in order}
+    scored = {name: _kept(scores, store, queries, latent=swept.latent.get(name)) for name, scores in swept.scores.items()}
     for probe in experiment.probes:
         for name, (scores, values) in _probed(probe, cell, run_folder, places).items():
-            scored[name] = _kept(scores, store, queries, None, values)
+            scored[name] = _kept(scores, store, queries, values=values)
     training = {} if swept.training is None else {key: float(value) for key, value in vars(swept.training).items()}
-    return Record(cell.study.name, cell.arm, cell.seed, scored, training, settings(cell, plan), machine()), run_folder
+    return Record(cell.study.name, cell.arm, cell.seed, scored, training, settings(cell, plan), machine())
 
 
 def _same(cell: Cell, plan: Plan, store: Store) -> Record | None:
     """A record of another study with the same settings and all that is scored here."""
+    if cell.experiment.probes:
+        return None  # the other study has not measured them
     wanted = settings(cell, plan)
     for study in sorted(path.name for path in store.folder.iterdir()) if store.folder.is_dir() else ():
         for records in store.records(study).values() if study not in ("asked", cell.study.name) else ():
@@ -228,10 +269,17 @@ def _same(cell: Cell, plan: Plan, store: Store) -> Record | None:
 
 
 def _kept(
-    scores: Scores, store: Store, queries: tuple[Images, ...], latent: Relation | None, values: Mapping[str, float] | None = None
+    scores: Scores,
+    store: Store,
+    queries: Mapping[str, Images],
+    *,
+    latent: Relation | None = None,
+    values: Mapping[str, float] | None = None,
 ) -> Scored:
-    own = queries if tuple(name for images in queries for name in images.names) == scores.queries else ()
-    return Scored.of(scores, store.keep(Asked.of(scores, own)), latent=latent, values=values)
+    """What is kept of scores; where they are of the cell's own queries (of several scenes, named with their scene), with the conditions."""
+    names = [tuple(f"{before}{name}" for name in images.names) for scene, images in queries.items() for before in ("", f"{scene}/")]
+    own = any(sum(names[way::2], ()) == scores.queries for way in (0, 1))
+    return Scored.of(scores, store.keep(Asked.of(scores, tuple(queries.values()) if own else ())), latent=latent, values=values)
 
 
 def _probed(probe: str, cell: Cell, run_folder: Path, places: Places) -> dict[str, tuple[Scores, dict[str, float]]]:
@@ -239,22 +287,32 @@ def _probed(probe: str, cell: Cell, run_folder: Path, places: Places) -> dict[st
     from evidence import probes
 
     if probe == "dimensions":
-        return {name: (scores, {}) for name, scores in probes.dimensions(run_folder, _recipe(cell)).items()}
-    if places.data is None:
+        return {name: (scores, {}) for name, scores in probes.dimensions(run_folder, cell.recipe()).items()}
+    sets = asked_sets(places)
+    if places.data is None or not sets:
         return {}
-    folder = places.work / "transfer"
+    folder = places.work / TRANSFER
     if "trained" in cell.study.scores:
-        found = probes.transfer(run_folder / "train" / "model", places.data, folder)
+        found = probes.transfer(run_folder / "train" / "model", places.data, folder, only=sets)
     else:
-        found = probes.transfer(run_folder / "untrained", places.data, folder)
-        found |= {f"tiny image {name}": scores for name, scores in probes.transfer(None, places.data, folder).items()}
+        found = probes.transfer(run_folder / "untrained", places.data, folder, only=sets)
+        tiny = probes.transfer(None, places.data, folder, only=sets)
+        found |= {f"tiny image {name}": scores for name, scores in tiny.items()}
     return {name: (scores, {}) for name, scores in found.items()}
 
 
-def _below(places: Places, name: str) -> Path:
-    if places.data is None:
-        raise MissingFileError("Weights must be below --data (or $COVIS_DATA); neither was given.")
-    return places.data / name
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable of the environment, for what is started meanwhile; then as before."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _mean(scored: Scored) -> float:

@@ -28,6 +28,8 @@ _OTHERWISE = re.compile(r"half-whitened \d+|whitened \d+, ")
 _ELSEWHERE = re.compile(r"(?:(?P<way>tiny image) )?on (?P<place>\S+)")
 _STEPS = re.compile(r"(?P<loss>.+), (?P<steps>[\d,]+) steps")
 _NOISE = re.compile(r"(?P<loss>.+), (?P<size>[\d.]+) (?P<unit>m|degrees)")
+ENOUGH = 10_000
+"""Pairs of a training whose last tenth is many enough for a share without loss."""
 _COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("recall@1", lambda one: mean(one.mean(), *one.interval())),
     ("spread over seeds", lambda one: number(one.spread()) if len(one.seeds) > 1 else ""),
@@ -35,8 +37,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("recall@5", lambda one: _value(one, "recall@5")),
     ("AP", lambda one: _value(one, "AP")),
     ("Spearman(d, ψ)", lambda one: _value(one, "Spearman")),
-    ("null pairs at the end", lambda one: _value(one, "null") if one.scored == "trained" else ""),
-    ("training, s", lambda one: _value(one, "seconds") if one.scored == "trained" else ""),
+    ("null pairs at the end", lambda one: _value(one, "null") if one.scored == "trained" and one.values.get("pairs", 0) >= ENOUGH else ""),
 )
 
 

@@ -6,8 +6,9 @@ The second stage is covis's own, with OpenCV's SIFT (as RootSIFT) and ORB and co
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ DEEP = 25
 """How many results the first stage gives."""
 QUERIES = 60
 """Of a town, evenly spread over its rides."""
+LOCAL = "local"
+"""The folder in `work` where local features and matches are kept, with the seconds that they took."""
 TOWN_SEED = 12
 TOWNS = "miami,athens"
 """The two test towns of `covis world`; the layout "table" itself tells no val towns from those that are asked."""
@@ -78,13 +81,15 @@ def measure(
     sets: Sequence[str] = tuple(NETWORKS),
     ks: Sequence[int] = KS,
     limit: int = QUERIES,
-) -> list[Measured]:
+    known: Collection[str] = (),
+    overwrite: bool = False,
+) -> Iterator[Measured]:
     """Recall and seconds of one stage and of two, on real photographs and in a town of 320 x 240 pixels.
 
     All times are seconds of one thread, means over the queries: describing the query and searching by the processor's clock,
     the second stage's parts by the clock on the wall: run it on a quiet machine. What the database costs once, its descriptors and
     its local features, is not in them; an image of it costs what a query's does. What was matched is kept in `work` with its seconds,
-    so that a run that was killed goes on; take a new folder to measure seconds again.
+    so that a run that was killed goes on; `overwrite` removes it, and measures seconds again.
 
     Args:
         data: the folder of the public sources, with the weights.
@@ -96,17 +101,21 @@ def measure(
         sets: some of `NETWORKS`.
         ks: how many results the second stage looks at, each from 1 to 25.
         limit: queries of each town, evenly spread; 0: all.
+        known: arms that are not measured again.
+        overwrite: measure all of them again, nothing of an earlier run is used.
 
-    Returns:
-        (arm, scores, values) of each set, descriptor, second stage and k; arms are called "campus, k = 0" (one stage alone),
-        "campus, SIFT, k = 10", "town, tiny image, ORB, k = 5". Values: "k"; "seconds a query", and its parts: "seconds describing",
+    Yields:
+        (arm, scores, values) of each set, descriptor, second stage and k, one by one; arms are called "campus, k = 0" (one stage
+        alone), "campus, SIFT, k = 10", "town, tiny image, ORB, k = 5". Values: "k"; "seconds a query", and its parts: "seconds describing",
         "seconds searching", and of two stages "seconds local features" (of the query), "seconds matching" and "seconds verifying"
         (with all k).
 
     Raises:
         CovisError: the weights or a set are not there, or OpenCV is not installed.
     """
-    measured = []
+    if overwrite:
+        shutil.rmtree(work / LOCAL, ignore_errors=True)
+    done = frozenset() if overwrite else frozenset(known)
     with one_thread():
         for name in sets:
             given = _town(town, work, limit=limit, say=say) if name == "town" else test_set(name, data, work)
@@ -115,8 +124,7 @@ def measure(
             if name == "town":
                 firsts += [First("tiny image", None), *(First(one, load(path)) for one, path in (models or {}).items())]
             for first in firsts:
-                measured += _measured(given, first, work, ks=ks, say=say)
-    return measured
+                yield from _measured(given, first, work, ks=ks, say=say, known=done)
 
 
 @contextmanager
@@ -136,26 +144,30 @@ def one_thread() -> Iterator[None]:
             setter(count)
 
 
-def _measured(given: TestSet, first: First, work: Path, *, ks: Sequence[int], say: Callable[[str], object]) -> list[Measured]:
-    """One descriptor on one set: alone, and with each second stage."""
+def _measured(
+    given: TestSet, first: First, work: Path, *, ks: Sequence[int], say: Callable[[str], object], known: Collection[str] = ()
+) -> Iterator[Measured]:
+    """One descriptor on one set: alone, and with each second stage; without those that are known."""
     called = ", ".join(part for part in (given.name, first.name) if part)
+    stages = {f"{called}, {name}, k = {k}": (*stage, k) for name, stage in MATCHERS.items() for k in ks}
+    left = {arm: stage for arm, stage in stages.items() if arm not in known}
+    if not left and f"{called}, k = 0" in known:
+        return
     rule = replace(given.protocol, ks=(1, 5, 10, DEEP))
     found, cost = _searched(given, first)
     say(f"{called}: {cost['seconds describing']:.4f} s to describe a query, {cost['seconds searching']:.6f} s to search")
     alone = evaluate(found, given.scenes, labels=given.labels, protocol=rule)
-    rows = [(f"{called}, k = 0", alone, {"k": 0.0, **cost, "seconds a query": sum(cost.values())})]
-    for name, (matcher, options) in MATCHERS.items():
-        for k in ks:
-            again = [
-                rerank(one, scene, matcher=matcher, top=k, options=options, cache=work / "local", workers=1)
-                for one, scene in zip(found, given.scenes, strict=True)
-            ]
-            scores = evaluate(again, given.scenes, labels=given.labels, protocol=rule)
-            parts = {**cost, **_seconds(again)}
-            arm = f"{called}, {name}, k = {k}"
-            rows.append((arm, scores, {"k": float(k), **parts, "seconds a query": sum(parts.values())}))
-            say(f"{arm}: recall@1 {alone.metrics['recall@1'].value:.3f} to {scores.metrics['recall@1'].value:.3f}")
-    return rows
+    if f"{called}, k = 0" not in known:
+        yield f"{called}, k = 0", alone, {"k": 0.0, **cost, "seconds a query": sum(cost.values())}
+    for arm, (matcher, options, k) in left.items():
+        again = [
+            rerank(one, scene, matcher=matcher, top=k, options=options, cache=work / LOCAL, workers=1)
+            for one, scene in zip(found, given.scenes, strict=True)
+        ]
+        scores = evaluate(again, given.scenes, labels=given.labels, protocol=rule)
+        parts = {**cost, **_seconds(again)}
+        say(f"{arm}: recall@1 {alone.metrics['recall@1'].value:.3f} to {scores.metrics['recall@1'].value:.3f}")
+        yield arm, scores, {"k": float(k), **parts, "seconds a query": sum(parts.values())}
 
 
 def _searched(given: TestSet, first: First) -> tuple[list[Rankings], dict[str, float]]:

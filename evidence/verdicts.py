@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
@@ -19,7 +19,7 @@ LEVEL = 0.95
 LEAST_SEEDS = 3
 """Of trained arms: with fewer the interval would speak of queries alone."""
 
-Expect = Literal["higher", "lower", "as good"]
+Expect = Literal["higher", "lower", "as good", "much higher"]
 Verdict = Literal["holds", "does not hold", "cannot be told apart", "not run"]
 
 
@@ -31,12 +31,14 @@ class Test:
         study: of both arms.
         arm: its name; of pooled test sets see `scored`.
         against: the other arm; empty: the same arm, scored otherwise.
+        against_study: the other arm's study; empty: the same.
         scored: how the arm is scored, a name of its record; "rgb|teacher": a query counts as found where either found it.
         against_scored: how the other is scored; empty: as the arm.
         metric: "recall@1", which is kept query by query, or a pooled one ("recall@5", "AP", "Spearman", "null").
         expect: what the claim says of the difference.
-        least: the smallest difference that matters, > 0; "as good" allows to be lower by less than that.
+        least: the smallest difference that matters, > 0; "as good" allows to be lower by less than that, "much higher" is by more.
         group: only queries of these conditions, separated by commas; empty: all.
+        over: two other arms (arm, against) of the study, whose difference is taken off: does noise cost this pair less than that?
         beyond: the mean difference over queries of these conditions is taken off: does `arm` gain more on `group` than here?
         main: whether the claim's verdict rests on it; others are shown beside.
         says: what is compared, in words.
@@ -47,12 +49,14 @@ class Test:
     study: str
     arm: str
     against: str = ""
+    against_study: str = ""
     scored: str = "trained"
     against_scored: str = ""
     metric: str = "recall@1"
     expect: Expect = "higher"
     least: float = 0.02
     group: str = ""
+    over: tuple[str, ...] = ()
     beyond: str = ""
     main: bool = True
     says: str = ""
@@ -129,9 +133,9 @@ def judge(claims: Sequence[Claim], store: Store) -> list[Finding]:
     findings = []
     for claim in claims:
         for test in claim.tests:
-            if test.study not in known:
-                known[test.study] = store.records(test.study)
-        estimates = tuple(estimate(test, known[test.study], store) for test in claim.tests)
+            for study in {test.study, test.against_study} - {"", *known}:
+                known[study] = store.records(study)
+        estimates = tuple(estimate(test, known[test.study], store, known.get(test.against_study)) for test in claim.tests)
         verdicts = tuple(verdict(test, one) for test, one in zip(claim.tests, estimates, strict=True))
         findings.append(Finding(claim, estimates, verdicts, _together(claim, verdicts)))
     return findings
@@ -142,7 +146,8 @@ def verdict(test: Test, estimate: Estimate | None) -> Verdict:
 
     "higher" and "lower" hold where the interval leaves out 0 on the claimed side, and do not hold where all of it is less than the
     smallest difference that matters. "as good" holds where the interval's lower end is above minus that, and does not hold
-    where the interval is below 0 without reaching it, or beyond.
+    where all of the interval is below 0. "much higher" holds where all of it is above the smallest difference, and does not hold
+    where all of it is below.
 
     >>> verdict(Test("s", "a", "b"), Estimate(.5, .6, .1, .04, .16, {0: .09, 1: .1, 2: .11}, 90, 12))
     'holds'
@@ -158,14 +163,25 @@ def verdict(test: Test, estimate: Estimate | None) -> Verdict:
         low, high = -high, -low
     if np.isnan(low) or np.isnan(high) or (estimate.trained and len(estimate.by_seed) < LEAST_SEEDS):
         return "cannot be told apart"
+    if test.expect == "much higher":
+        return "holds" if low > test.least else "does not hold" if high < test.least else "cannot be told apart"
     if test.expect == "as good":
         return "holds" if low > -test.least else "does not hold" if high < 0 else "cannot be told apart"
     return "holds" if low > 0 else "does not hold" if high < test.least else "cannot be told apart"
 
 
-def estimate(test: Test, records: Mapping[str, Mapping[int, Record]], store: Store) -> Estimate | None:
-    """The paired difference of a test, over the seeds that both arms have; None where no record has both."""
-    against = records.get(test.against or test.arm, {})
+def estimate(
+    test: Test, records: Mapping[str, Mapping[int, Record]], store: Store, others: Mapping[str, Mapping[int, Record]] | None = None
+) -> Estimate | None:
+    """The paired difference of a test, over the seeds that both arms have; None where no record has both.
+
+    Args:
+        test: what is compared.
+        records: of its study.
+        store: where the queries are.
+        others: the records of the study that the other arm is of; default: `records`.
+    """
+    against = (records if others is None else others).get(test.against or test.arm, {})
     pairs = {}
     for seed, record in records.get(test.arm, {}).items():
         if seed in against:
@@ -187,7 +203,13 @@ def estimate(test: Test, records: Mapping[str, Mapping[int, Record]], store: Sto
         return None  # other towns, without these conditions
     a, b = (np.array([_hits(side, test.metric) for side in sides]) for sides in zip(*((p.a, p.b) for p in pairs.values()), strict=True))
     chosen, beyond = _members(asked, test.group), _members(asked, test.beyond) if test.beyond else None
-    difference, low, high, by_seed = _crossed(b - a, asked, chosen, beyond)
+    apart = b - a
+    if test.over:
+        costs = [_column(records.get(arm, {}), pairs, test) for arm in test.over]
+        if any(cost is None for cost in costs):
+            return None
+        apart = apart - (costs[0] - costs[1])  # type: ignore[operator]  # none is None
+    difference, low, high, by_seed = _crossed(apart, asked, chosen, beyond)
     counted = chosen & ~np.isnan(a[0]) & ~np.isnan(b[0])
     lower, upper = (float(side[:, counted].mean()) for side in (a, b))
     seeds = dict(zip(pairs, by_seed, strict=True))
@@ -236,9 +258,14 @@ class _Pair:
 
 @lru_cache(maxsize=64)
 def _draws(seeds: int, units: int, samples: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(samples, seeds) the weight of each seed, (samples, units) how often each unit is drawn: the same for all arms."""
+    """(samples, seeds) the weight of each seed, (samples, units) how often each unit is drawn: the same for all arms.
+
+    A bootstrap of n values has a variance that is too small by (n - 1) / n; with three or five seeds that matters, so that their
+    weights are drawn away from 1 / n by the root of n / (n - 1).
+    """
     random = np.random.default_rng(0)
     rows = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=samples) / seeds
+    rows = 1 / seeds + (rows - 1 / seeds) * np.sqrt(seeds / max(seeds - 1, 1))
     return rows, random.multinomial(units, np.full(units, 1 / units), size=samples).astype(np.float64)
 
 
@@ -252,6 +279,12 @@ def _hits(scored: Sequence[Scored], metric: str) -> NDArray[np.float64]:
     """(q,) of several, whether any found it."""
     best: NDArray[np.float64] = np.max([one.hits[metric] for one in scored], axis=0)
     return best
+
+
+def _column(records: Mapping[int, Record], seeds: Iterable[int], test: Test) -> NDArray[np.float64] | None:
+    """(seeds, q) hits of an arm; None where it lacks a seed."""
+    rows = [_find(records[seed], test.scored) if seed in records else [] for seed in seeds]
+    return np.array([_hits(row, test.metric) for row in rows]) if all(rows) else None
 
 
 def _pooled(metric: str) -> bool:

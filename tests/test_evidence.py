@@ -116,9 +116,10 @@ def test_the_interval_is_that_of_a_bootstrap_written_out():
     values[:, ::7] = np.nan
     random, means = np.random.default_rng(5), []
     for _ in range(4000):
-        rows = values[random.integers(3, size=3)]
+        rows = values[random.integers(3, size=3)].mean(axis=0)
+        rows = values.mean(axis=0) + (rows - values.mean(axis=0)) * np.sqrt(3 / 2)
         columns = np.concatenate([np.flatnonzero(unit == UNITS) for unit in random.integers(24, size=24)])
-        means.append(np.nanmean(rows[:, columns]))
+        means.append(np.nanmean(rows[columns]))
     assert mean_interval(values, UNITS) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.012)
 
 
@@ -165,6 +166,23 @@ def test_a_gain_that_is_larger_by_night(store):
     assert estimate(Test("s", "b", "a", group="night, day"), store.records("s"), store).queries == 120
 
 
+def test_what_noise_costs_one_pair_beyond_another(store):
+    for arm, share in (("a", 0.5), ("b", 0.9), ("a, noisy", 0.4), ("b, noisy", 0.6)):
+        record(store, arm, 0, drawn(share, 0))
+    found = estimate(Test("s", "b, noisy", "a, noisy", over=("b", "a")), store.records("s"), store)
+    cost = {arm: drawn(share, 0).mean() for arm, share in (("a", 0.5), ("b", 0.9), ("an", 0.4), ("bn", 0.6))}
+    assert found.difference == pytest.approx(cost["bn"] - cost["an"] - (cost["b"] - cost["a"]))
+    assert estimate(Test("s", "b, noisy", "a, noisy", over=("b", "z")), store.records("s"), store) is None
+
+
+def test_the_other_arm_may_be_of_another_study(store):
+    record(store, "b", 0, drawn(0.7, 0))
+    store.save(Record("start", "before training", 0, {"untrained": Scored(asked(store), {"recall@1": drawn(0.2, 0)})}))
+    test = Test("s", "b", "before training", against_study="start", against_scored="untrained")
+    found = judge([Claim("G", "", "", (test,))], store)[0].estimates[0]
+    assert found.difference == pytest.approx(drawn(0.7, 0).mean() - drawn(0.2, 0).mean())
+
+
 def test_pooled_metrics_have_students_interval(store):
     spearman = {"a": [-0.50, -0.52, -0.49], "b": [-0.60, -0.59, -0.63]}
     for arm, values in spearman.items():
@@ -197,6 +215,9 @@ def test_one_seed_of_a_pooled_metric_decides_nothing(store):
         ("as good", -0.019, 0.3, "holds"),
         ("as good", -0.03, -0.01, "does not hold"),
         ("as good", -0.03, 0.01, "cannot be told apart"),
+        ("much higher", 0.021, 0.3, "holds"),
+        ("much higher", 0.01, 0.3, "cannot be told apart"),
+        ("much higher", 0.001, 0.019, "does not hold"),
         ("as good", float("nan"), float("nan"), "cannot be told apart"),
     ],
 )
@@ -273,8 +294,32 @@ def test_records_of_other_settings_are_not_taken(tmp_path):
 
 
 def test_settings_that_are_new_since_a_record_was_made_do_not_count():
-    assert not differing({"a": {"b": 1}}, {"a": {"b": 1, "new": 2}, "other": 3})
+    assert not differing({"a": {"b": 1}}, {"a": {"b": 1, "new": 2}})
     assert differing({"a": {"b": 1}}, {"a": {"new": 2}}) == "a.b 1 there, None now"
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"train": {"loss_options": {}}}, {"train": {"loss_options": {"margin": 0.3}}}),
+        ({"structure": {"student": {"train": {}}}}, {"structure": {"student": {"train": {"steps": 3}}}}),
+        ({"recipe": {}}, {"recipe": {}, "weights": "w.pth"}),
+        ({"data": {"preset": "stand"}}, {"data": {"preset": "stand", "seed": 3}}),
+    ],
+)
+def test_options_that_were_not_given_count(before, now):
+    assert differing(before, now)
+
+
+def test_no_two_arms_of_a_study_are_taken_for_each_other():
+    """Else the record of one would be copied for the other."""
+    plan = load_plan()
+    for experiment in plan.experiments:
+        if not experiment.measure:
+            cells = [cell for cell in plan.cells([experiment.study]) if cell.seed == plan.study(experiment).seeds[0]]
+            known = [(cell.arm, settings(cell, plan)) for cell in cells]
+            same = [(a, b) for a, one in known for b, other in known if a < b and not differing(one, other)]
+            assert all(a.replace("degrees", "m") == b or {a[-3:], b[-3:]} <= {"0 m", "ees"} for a, b in same), same
 
 
 def test_photographs_without_a_folder_of_them(tmp_path):

@@ -147,7 +147,7 @@ def test_the_campus_is_cut_as_the_page_says(covis_data, tmp_path, recall):
     assert prepare("campus", covis_data, tmp_path) == folder
     assert (folder / "images.csv").stat().st_mtime_ns == written
     tiny = transfer(None, covis_data, tmp_path, only=["campus"])["on campus"]
-    assert recall(tiny) == pytest.approx(0.172, abs=5e-4)  # as docs/evidence.md has it
+    assert recall(tiny) == pytest.approx(0.172, abs=5e-4)  # as docs/runs.md has it
 
 
 def test_headings_are_cut_as_the_page_says_and_a_cut_of_something_else_is_refused(covis_data, tmp_path):
@@ -187,7 +187,7 @@ def test_two_stages_are_measured_beside_one(town, tmp_path, monkeypatch, recall)
     given = twostage._town(folder, tmp_path, limit=5, say=print)
     assert [len(scene.queries) for scene in given.scenes] == [5, 5]
     with twostage.one_thread():
-        rows = twostage._measured(given, twostage.First("tiny image", None), tmp_path, ks=(3,), say=lambda _: None)
+        rows = list(twostage._measured(given, twostage.First("tiny image", None), tmp_path, ks=(3,), say=lambda _: None))
     (name, alone, cost), (second, again, more) = rows
     assert (name, second) == ("town, tiny image, k = 0", "town, tiny image, ORB, k = 3")
     assert alone.queries == again.queries
@@ -196,7 +196,7 @@ def test_two_stages_are_measured_beside_one(town, tmp_path, monkeypatch, recall)
     assert more["seconds a query"] == pytest.approx(sum(more[part] for part in parts))
     assert cost["seconds a query"] < more["seconds a query"]
     assert (cost["k"], more["k"]) == (0, 3)
-    again_rows = twostage._measured(given, twostage.First("tiny image", None), tmp_path, ks=(3,), say=lambda _: None)
+    again_rows = list(twostage._measured(given, twostage.First("tiny image", None), tmp_path, ks=(3,), say=lambda _: None))
     assert again_rows[1][2]["seconds matching"] == more["seconds matching"]  # kept, not matched again
     assert recall(again_rows[1][1]) == recall(again)
 

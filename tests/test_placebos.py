@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from scipy import sparse
 from typer.testing import CliRunner
 
 from covis import sweeps
 from covis.chain import train
+from covis.cli import data as data_commands
 from covis.cli.shell import app
 from covis.config import load_recipe
 from covis.datasets import read
 from covis.errors import CovisError, CovisWarning, InvalidInputError, SettingsDifferError
 from covis.geometry import ground_heading
 from covis.images import Images, Scene
-from covis.labelling import label_by_distance, label_by_surface, label_by_view
+from covis.labelling import LABEL_RULES, label_by_distance, label_by_surface, label_by_view
 from covis.labels import TIE, Labels
-from covis.materials import label_card
+from covis.materials import Given, Materials, label_card
 from covis.pairs import GradedSampler
 from covis.placebos import PLACEBOS, check_changes, disturbed, disturbed_labels, disturbed_scene, shuffled_in_class
-from covis.settings import LabelSettings, Recipe
+from covis.settings import LabelSettings, Recipe, StructureSettings
 from covis.studies import Study
 from covis.verification import check_learning, training_label
 
@@ -112,6 +116,57 @@ def test_labels_say_what_was_done_and_keep_it_on_disk(graded: Labels, tmp_path: 
 def test_placebos_take_labels_without_pairs(name: str) -> None:
     empty = Labels(sparse.csr_array((2, 3)), ("p", "q"), ("a", "b", "c"), rule="by hand")
     assert PLACEBOS[name](empty, seed=0).matrix.nnz == 0
+
+
+def halved(labels: Labels, *, seed: int) -> Labels:
+    """A user's own placebo, which says nothing of itself."""
+    return replace(labels, matrix=labels.matrix * 0.5)
+
+
+def broken(labels: Labels, *, seed: int) -> Labels:
+    return replace(labels, query_names=tuple(f"other{row}" for row in range(labels.matrix.shape[0])))
+
+
+def seedless(labels: Labels) -> Labels:
+    return labels
+
+
+def no_labels_of_many(labels: Labels, *, seed: int) -> Any:
+    """Passes what is made by hand, and fails on more."""
+    return replace(labels) if labels.matrix.shape[0] < 3 else labels.matrix
+
+
+def test_a_placebo_of_ones_own_is_told_in_the_labels(graded: Labels, line: Images) -> None:
+    scene = Scene("s", "train", line, line)
+    labels = disturbed_labels(scene, lambda *_: graded, placebo=f"{__name__}:halved", seed=3)
+    np.testing.assert_array_equal(labels.matrix.toarray(), graded.matrix.toarray() * 0.5)
+    assert labels.parameters == {"fov": 90.0, "placebo": f"{__name__}:halved", "placebo_seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("math:pi", r"'math:pi' must be a function .*; it is 3\.14"),
+        ("builtins:len", r"raised TypeError"),
+        ("covis.placebos:disturbed", r"must return other labels; it returned those that it was given"),
+        ("builtins:dict", r"raised TypeError"),
+        (f"{__name__}:seedless", r"raised TypeError: .*seed"),
+        (f"{__name__}:broken", r"must return Labels of the same images; it returned those of others"),
+    ],
+)
+def test_a_placebo_that_is_none_is_refused_before_anything_is_labelled(line: Images, name: str, match: str) -> None:
+    def rule(queries: Images, database: Images) -> Labels:
+        raise AssertionError
+
+    with pytest.raises(InvalidInputError, match=match):
+        check_changes(placebo=name)
+    with pytest.raises(InvalidInputError, match=match):
+        disturbed_labels(Scene("s", "train", line, line), rule, placebo=name)
+
+
+def test_what_a_placebo_returns_is_looked_at(graded: Labels, line: Images) -> None:
+    with pytest.raises(InvalidInputError, match=r"must return Labels of the same images; it returned csr_array"):
+        disturbed_labels(Scene("s", "train", line, line), lambda *_: graded, placebo=f"{__name__}:no_labels_of_many")
 
 
 # --- noise ---
@@ -225,7 +280,39 @@ def test_poses_of_a_world_that_does_not_stand_upright_are_warned_of() -> None:
         disturbed(Images("r", ["a"], pose=[np.eye(4)]), position_noise=1.0)
 
 
+@pytest.mark.parametrize("gate", [None, 180.0])
+def test_noise_of_headings_that_changes_nothing_is_refused(town: list[Scene], gate: float | None) -> None:
+    with pytest.raises(InvalidInputError, match=rf"below 180 degrees.*heading_noise = 9 and max_heading_difference = {gate}"):
+        disturbed_labels(town[0], partial(label_by_distance, max_heading_difference=gate), heading_noise=9.0)
+    kept = disturbed_labels(town[0], partial(label_by_distance, max_heading_difference=10.0), heading_noise=30.0)
+    plain = label_by_distance(town[0].queries, town[0].database, max_heading_difference=10.0)
+    assert (kept.matrix != plain.matrix).nnz > 0
+
+
 # --- in a recipe ---
+
+
+def _data(town: list[Scene]) -> Path:
+    return town[0].database.root.parent
+
+
+def _read(town: list[Scene]) -> list[Scene]:
+    return read("table", _data(town))
+
+
+def _asked(town: list[Scene], **changes: Any) -> Recipe:
+    """A recipe by which the first town both teaches and is asked."""
+    recipe = load_recipe("town")
+    return replace(recipe, data=replace(recipe.data, layout="table", train="*", train_split="test"), **changes)
+
+
+def _materials(recipe: Recipe, town: list[Scene], out: Path, *, labels: Path | None = None) -> Materials:
+    return Materials(recipe, _data(town), out, given=Given(labels=labels), overwrite=False, say=lambda _: None)
+
+
+def _label(town: list[Scene], out: Path, rule: str, *more: str) -> Result:
+    """`covis label` of the first town."""
+    return CliRunner().invoke(app, ["label", str(_data(town)), "--layout", "table", "--rule", rule, "--out", str(out), *more])
 
 
 @pytest.mark.parametrize(
@@ -237,6 +324,13 @@ def test_poses_of_a_world_that_does_not_stand_upright_are_warned_of() -> None:
         ({"train_label": LabelSettings("view", position_noise=-0.5)}, r"position_noise must be .*got -0.5"),
         ({"train_label": LabelSettings("", placebo="shufled")}, r"no placebo called 'shufled'. Did you mean 'shuffled'"),
         ({"train_label": LabelSettings("", {"fov": 60.0})}, r"\[train_label\] must name the rule"),
+        (
+            {"train_label": LabelSettings("", placebo="math:pi")},
+            r"'math:pi' must be a function \(labels, \*, seed\) -> Labels; it is 3\.14",
+        ),
+        ({"train_label": LabelSettings("", placebo="covis.placebos:disturbed")}, r"'covis.placebos:disturbed' must return other labels"),
+        ({"train_label": LabelSettings("distance", heading_noise=9.0)}, r"'distance' must have max_heading_difference"),
+        ({"label": LabelSettings("distance"), "train_label": LabelSettings("", heading_noise=9.0)}, r"must have max_heading_difference"),
     ],
 )
 def test_what_a_recipe_may_not_say(changes: dict[str, Any], match: str) -> None:
@@ -244,11 +338,28 @@ def test_what_a_recipe_may_not_say(changes: dict[str, Any], match: str) -> None:
         check_learning(replace(load_recipe("town"), **changes))
 
 
-def test_classes_that_are_not_the_samplers_are_refused() -> None:
-    recipe = replace(load_recipe("town"), train_label=LabelSettings("", placebo="shuffled-in-class"))
-    check_learning(recipe)
-    with pytest.raises(InvalidInputError, match=r"cuts at 0.5.*threshold 0.7"):
-        check_learning(replace(recipe, train=replace(recipe.train, sampler_options={"threshold": 0.7})))
+@pytest.mark.parametrize("name", ["shuffled-in-class", "covis.placebos:shuffled_in_class"])
+@pytest.mark.parametrize(
+    ("train", "tables", "match"),
+    [
+        ({"sampler_options": {"threshold": 0.7}}, {}, r"threshold 0\.7 in \[train\.sampler_options\]"),
+        ({}, {"teacher": {"train": {"sampler_options": {"threshold": 0.6}}}}, r"threshold 0\.6 in \[structure\.teacher\.train\."),
+        ({}, {"student": {"train": {"sampler_options": {"threshold": 0.4}}}}, r"threshold 0\.4 in \[structure\.student\.train\."),
+        ({"sampler": "triplets", "sampler_options": {"positive_threshold": 0.4}}, {}, r"positive_threshold 0\.4"),
+        ({"sampler": "triplets", "sampler_options": {"negative_threshold": 0.1}}, {}, r"negative_threshold 0\.1"),
+    ],
+)
+def test_classes_of_any_sampler_that_the_placebo_does_not_keep_are_refused(
+    name: str, train: dict[str, Any], tables: dict[str, Any], match: str
+) -> None:
+    recipe = replace(load_recipe("town"), train_label=LabelSettings("", placebo=name))
+    structure = StructureSettings("cityscapes-train" if tables else "", **tables)
+    with pytest.raises(InvalidInputError, match=match):
+        check_learning(replace(recipe, train=replace(recipe.train, **train), structure=structure))
+
+
+def test_classes_that_stay_are_accepted() -> None:
+    check_learning(replace(load_recipe("town"), train_label=LabelSettings("", placebo="covis.placebos:shuffled_in_class")))
 
 
 def test_noise_without_a_rule_is_laid_over_the_rule_of_the_label() -> None:
@@ -257,14 +368,17 @@ def test_noise_without_a_rule_is_laid_over_the_rule_of_the_label() -> None:
     assert training_label(replace(recipe, train_label=LabelSettings(""))) == recipe.label
 
 
-def test_labels_without_noise_have_the_card_of_before(tiny_run: Path, tiny_recipe: Recipe) -> None:
+def test_labels_without_noise_have_the_card_of_before(town: list[Scene], tmp_path: Path) -> None:
     """What was labelled before there was noise still counts as done."""
+    options = {"reach": 60.0, "relative_tolerance": 0.05, "step": 24}
+    made = _materials(_asked(town, label=LabelSettings("surface", options)), town, tmp_path)
     for split in ("train", "test"):
-        card = json.loads((tiny_run / "steps" / f"label-{split}.json").read_text())["settings"]["label"]
-        assert card == {"rule": "surface", "options": {"reach": 60.0, "relative_tolerance": 0.05, "step": 2}}
+        made.label(split)
+        card = json.loads((tmp_path / "steps" / f"label-{split}.json").read_text())["settings"]["label"]
+        assert card == {"rule": "surface", "options": options}
     assert label_card(LabelSettings(""), 3) == {"rule": "", "options": {}}
-    made = LabelSettings("view", placebo="rounded", heading_noise=2.0)
-    assert label_card(made, 3) == {"rule": "view", "options": {}, "heading_noise": 2.0, "placebo": "rounded", "seed": 3}
+    worse = LabelSettings("view", placebo="rounded", heading_noise=2.0)
+    assert label_card(worse, 3) == {"rule": "view", "options": {}, "heading_noise": 2.0, "placebo": "rounded", "seed": 3}
 
 
 def test_cells_without_noise_have_the_settings_of_before(tmp_path: Path) -> None:
@@ -277,44 +391,99 @@ def test_cells_without_noise_have_the_settings_of_before(tmp_path: Path) -> None
     assert noisy["train_label"] == {"rule": "", "options": {}, "position_noise": 5.0, "seed": 3}
 
 
-def test_training_labels_are_made_worse_and_those_that_judge_are_not(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
-    recipe = replace(
-        tiny_recipe,
-        train=replace(tiny_recipe.train, steps=1, seed=5),
-        train_label=LabelSettings("view", {"reach": 30.0}, position_noise=2.0, heading_noise=5.0, placebo="shuffled"),
-    )
-    train(recipe, tiny_world, out=tmp_path / "run")
+def test_training_labels_are_made_worse_and_those_that_judge_are_not(town: list[Scene], tmp_path: Path) -> None:
+    worse = LabelSettings("view", {"reach": 30.0}, position_noise=2.0, heading_noise=5.0, placebo="shuffled")
+    recipe = _asked(town, label=LabelSettings("view", {"reach": 30.0}), train_label=worse)
+    recipe = replace(recipe, train=replace(recipe.train, seed=5))
+    materials = _materials(recipe, town, tmp_path / "run")
     told = {"position_noise": 2.0, "heading_noise": 5.0, "noise_seed": 5, "placebo": "shuffled", "placebo_seed": 5}
-    scenes = {scene.name: scene for scene in read("7scenes", tiny_world, split="train")}
-    files = sorted((tmp_path / "run" / "labels" / "train").iterdir())
-    assert len(files) == 2
-    for file in files:
-        scene, made = scenes[file.stem], Labels.load(file)
+    for scene, made in zip(materials.scenes("train"), materials.label("train"), strict=True):
         assert told.items() <= made.parameters.items()
         moved = disturbed_scene(scene, position_noise=2.0, heading_noise=5.0, seed=5)
         by_hand = PLACEBOS["shuffled"](label_by_view(moved.queries, moved.database, reach=30.0), seed=5)
         np.testing.assert_array_equal(made.matrix.toarray(), by_hand.matrix.toarray())
+    for scene, made in zip(materials.scenes("test"), materials.label("test"), strict=True):
+        assert not told.keys() & made.parameters.keys()
+        np.testing.assert_array_equal(made.matrix.toarray(), label_by_view(scene.queries, scene.database, reach=30.0).matrix.toarray())
     other = replace(recipe, train=replace(recipe.train, seed=6))
     with pytest.raises(SettingsDifferError, match=r"label\.seed: 5 stored, 6 asked for"):
-        train(other, tiny_world, out=tmp_path / "run")
+        _materials(other, town, tmp_path / "run").label("train")
     with pytest.raises(InvalidInputError, match=r"taken as they are, so \[train_label\] must have no position_noise"):
-        train(recipe, tiny_world, out=tmp_path / "other", labels=tmp_path / "run" / "labels" / "train")
+        _materials(recipe, town, tmp_path / "other", labels=tmp_path / "run" / "labels" / "train")
 
 
-def test_the_command_makes_the_same_labels(tiny_world: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_chain_learns_from_labels_made_worse(tiny_world: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """As above, through the door that is used."""
+    recipe = replace(tiny_recipe, train=replace(tiny_recipe.train, steps=1, seed=5), train_label=LabelSettings("", placebo="rounded"))
+    train(recipe, tiny_world, out=tmp_path / "run")
+    files = sorted((tmp_path / "run" / "labels" / "train").iterdir())
+    assert [Labels.load(file).parameters["placebo"] for file in files] == ["rounded"] * 2
+
+
+# --- on the command line ---
+
+
+def test_the_command_makes_the_same_labels(town: list[Scene], tmp_path: Path) -> None:
     out = tmp_path / "l.npz"
-    scene = read("7scenes", tiny_world)[0]
-    given = ["label", str(tiny_world), "--split", "test", "--rule", "view", "--out", str(out), "--noise-seed", "4"]
-    worse = ["--position-noise", "3", "--heading-noise", "8", "--placebo", "rounded"]
-    done = CliRunner().invoke(app, [*given, *worse])
+    worse = ["--position-noise", "3", "--heading-noise", "8", "--placebo", "rounded", "--noise-seed", "4"]
+    done = _label(town, out, "view", *worse)
     assert done.exit_code == 0, done.output
-    by_hand = disturbed_labels(scene, label_by_view, position_noise=3.0, heading_noise=8.0, placebo="rounded", seed=4)
+    by_hand = disturbed_labels(_read(town)[0], label_by_view, position_noise=3.0, heading_noise=8.0, placebo="rounded", seed=4)
     made = Labels.load(out)
     np.testing.assert_array_equal(made.matrix.toarray(), by_hand.matrix.toarray())
     assert made.parameters == by_hand.parameters
-    refused = CliRunner().invoke(app, ["label", str(tiny_world), "--rule", "view", "--out", str(tmp_path / "m"), "--placebo", "round"])
-    assert isinstance(refused.exception, CovisError)
-    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "match"),
+    [
+        ("view", ["--placebo", "round"], r"no placebo called 'round'"),
+        ("view", ["--placebo", "math:pi"], r"'math:pi' must be a function"),
+        ("view", ["--placebo", "covis.placebos:disturbed"], r"must return other labels"),
+        ("view", ["--overlap", "iuo"], r"iuo"),  # which shows in the first scene only
+        ("distance", ["--heading-noise", "5"], r"must have max_heading_difference"),
+        ("view", ["--noise-seed", "4"], r"--noise-seed must come with .* got 4 alone"),
+        ("view", ["--noise-seed", "0"], r"--noise-seed must come with .* got 0 alone"),
+    ],
+)
+def test_a_command_that_fails_before_its_first_labels_leaves_nothing(
+    town: list[Scene], tmp_path: Path, rule: str, given: list[str], match: str
+) -> None:
+    refused = _label(town, tmp_path / "m", rule, *given)
+    assert isinstance(refused.exception, CovisError), refused.output
+    assert re.search(match, str(refused.exception))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_series_of_noises_may_begin_at_none(town: list[Scene], tmp_path: Path) -> None:
+    done = _label(town, tmp_path / "l.npz", "distance", "--position-noise", "0", "--noise-seed", "4")
+    assert done.exit_code == 0, done.output
+    assert Labels.load(tmp_path / "l.npz").parameters == {"half": 25.0, "decay": "linear"}
+
+
+def test_overwriting_that_was_killed_does_not_go_on_with_what_was_there(
+    town: list[Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two scenes the second still had its old labels when the first was done anew."""
+    here = _read(town)[0].database
+    scenes = [Scene(name, "test", here, here) for name in ("first", "second")]
+    given: dict[str, Any] = {"options": {"half": 10.0}, "worse": {}, "overwrite": True}
+    data_commands._label(scenes, tmp_path, rule="distance", **{**given, "options": {"half": 40.0}})
+    calls = []
+
+    def stopped(queries: Images, database: Images, *, half: float = 25.0) -> Labels:
+        calls.append(queries)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return label_by_distance(queries, database, half=half)
+
+    monkeypatch.setitem(LABEL_RULES, "distance", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        data_commands._label(scenes, tmp_path, rule="distance", **given)
+    data_commands._label(scenes, tmp_path, rule="distance", **given)
+    assert [Labels.load(tmp_path / f"{scene.name}.npz").parameters["half"] for scene in scenes] == [10.0, 10.0]
+    assert len(calls) == 3, "the first went on"
 
 
 def test_noise_lowers_what_depth_finds_in_common(town: list[Scene]) -> None:
@@ -328,3 +497,4 @@ def test_noise_lowers_what_depth_finds_in_common(town: list[Scene]) -> None:
 
 def test_checks_pass_what_is_right() -> None:
     check_changes(position_noise=5.0, heading_noise=0.0, placebo="shuffled", seed=0)
+    check_changes(placebo=f"{__name__}:halved")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from scipy import sparse
 from covis.errors import CovisWarning, InvalidInputError
 from covis.files import digest
 from covis.images import Images, Scene
+from covis.labelling import label_by_distance
 from covis.labels import TIE, Labels
 from covis.lookup import resolve
 
@@ -47,21 +48,26 @@ def disturbed_labels(
 
     Raises:
         UnknownNameError: there is no such placebo.
-        InvalidInputError: as in `disturbed`, or as the rule raises.
+        InvalidInputError: as in `check_changes`, `check_rule` and `disturbed`, or as the rule raises; or the placebo returns no labels.
 
-    >>> from covis.labelling import label_by_distance
     >>> here = Images("r", ["a.jpg", "b.jpg"], xy=[[0.0, 0.0], [10.0, 0.0]])
     >>> labels = disturbed_labels(Scene("s", "train", here, here), label_by_distance, position_noise=5, seed=1)
     >>> {key: labels.parameters[key] for key in ("half", "position_noise", "noise_seed")}
     {'half': 25.0, 'position_noise': 5, 'noise_seed': 1}
     """
-    changed = resolve(placebo, PLACEBOS, what="placebo") if placebo else None
+    check_changes(position_noise=position_noise, heading_noise=heading_noise, placebo=placebo, seed=seed)
     moved = disturbed_scene(scene, position_noise=position_noise, heading_noise=heading_noise, seed=seed)
     labels = rule(moved.queries, moved.database)
+    if labels.rule == "distance":
+        check_rule(label_by_distance, labels.parameters, heading_noise=heading_noise)
     noise = {name: value for name, value in (("position_noise", position_noise), ("heading_noise", heading_noise)) if value}
     if noise:
         labels = replace(labels, parameters={**labels.parameters, **noise, "noise_seed": seed})
-    return labels if changed is None else changed(labels, seed=seed)
+    if not placebo:
+        return labels
+    made = _labels_of_same(resolve(placebo, PLACEBOS, what="placebo")(labels, seed=seed), labels, placebo)
+    told = {} if "placebo" in made.parameters else {"placebo": placebo, "placebo_seed": seed}  # a user's own need not say so itself
+    return replace(made, parameters={**made.parameters, **told})
 
 
 def disturbed_scene(scene: Scene, *, position_noise: float = 0.0, heading_noise: float = 0.0, seed: int = 0) -> Scene:
@@ -133,10 +139,12 @@ def disturbed(images: Images, *, position_noise: float = 0.0, heading_noise: flo
 
 
 def check_changes(*, position_noise: float = 0.0, heading_noise: float = 0.0, placebo: str = "", seed: int = 0) -> None:
-    """Hold that noises are finite and >= 0, the placebo has a name, and the seed is >= 0.
+    """Hold that noises are finite and >= 0, there is such a placebo, and the seed is >= 0.
+
+    A placebo that is none of `PLACEBOS` is tried on labels made by hand, so that a wrong one does not show after hours of labelling.
 
     Raises:
-        InvalidInputError: a number is out of its range; the message names it.
+        InvalidInputError: a number is out of its range, the message names it; or the placebo is no `(labels, *, seed) -> Labels`.
         UnknownNameError: there is no such placebo; the nearest is suggested.
 
     >>> check_changes(placebo="round")
@@ -148,8 +156,25 @@ def check_changes(*, position_noise: float = 0.0, heading_noise: float = 0.0, pl
             raise InvalidInputError(f"{name} must be a finite number of {unit}, >= 0; got {value}.")
     if seed < 0:
         raise InvalidInputError(f"The seed of noise and placebos must be >= 0; got {seed}.")
-    if placebo:
-        resolve(placebo, PLACEBOS, what="placebo")
+    if placebo and placebo not in PLACEBOS:
+        _try_placebo(placebo)
+
+
+def check_rule(rule: Callable[..., Labels], options: Mapping[str, Any], *, heading_noise: float) -> None:
+    """Hold that the rule looks at headings, where they are disturbed; that by distance does with `max_heading_difference` alone.
+
+    Raises:
+        InvalidInputError: the noise would change nothing.
+
+    >>> check_rule(label_by_distance, {"half": 25.0, "max_heading_difference": 40.0}, heading_noise=10)
+    """
+    gate = options.get("max_heading_difference")
+    if heading_noise and rule is label_by_distance and (gate is None or (isinstance(gate, int | float) and gate >= 180)):
+        raise InvalidInputError(
+            "The rule 'distance' must have max_heading_difference, below 180 degrees, for noise of headings: without it they change "
+            f"nothing; got heading_noise = {heading_noise:g} and max_heading_difference = {gate}. Set it, label by view, or leave the "
+            "noise out."
+        )
 
 
 def shuffled(labels: Labels, *, seed: int = 0) -> Labels:
@@ -221,6 +246,31 @@ def rounded(labels: Labels, *, seed: int = 0) -> Labels:
 
 PLACEBOS: dict[str, Callable[..., Labels]] = {"rounded": rounded, "shuffled": shuffled, "shuffled-in-class": shuffled_in_class}
 """Name -> placebo: `(labels, *, seed) -> Labels`."""
+
+
+def _try_placebo(name: str) -> None:
+    """Call a user's own placebo once."""
+    found = resolve(name, PLACEBOS, what="placebo")
+    if not callable(found):
+        raise InvalidInputError(f"The placebo {name!r} must be a function (labels, *, seed) -> Labels; it is {found!r}.")
+    given = Labels(sparse.csr_array([[0.9, 0.6, 0.3, 0.1, 0.0]] * 2), ("p", "q"), tuple("abcde"), rule="by hand")
+    try:
+        made = found(given, seed=0)
+    except Exception as error:  # it is the user's code
+        raise InvalidInputError(
+            f"The placebo {name!r} must be a function (labels, *, seed) -> Labels; called with labels made by hand it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if made is given:
+        raise InvalidInputError(f"The placebo {name!r} must return other labels; it returned those that it was given.")
+    _labels_of_same(made, given, name)
+
+
+def _labels_of_same(made: object, given: Labels, name: str) -> Labels:
+    if not isinstance(made, Labels) or (made.query_names, made.database_names) != (given.query_names, given.database_names):
+        what = "those of others" if isinstance(made, Labels) else type(made).__name__
+        raise InvalidInputError(f"The placebo {name!r} must return Labels of the same images; it returned {what}.")
+    return made
 
 
 def _check_columns(images: Images, *, position_noise: float, heading_noise: float) -> None:

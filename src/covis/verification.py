@@ -16,7 +16,7 @@ from covis.labels import Labels
 from covis.lookup import resolve, with_options
 from covis.models.aggregators import AGGREGATORS
 from covis.models.place import PlaceModel
-from covis.placebos import check_changes
+from covis.placebos import PLACEBOS, check_changes, check_rule, shuffled_in_class
 from covis.protocols import protocol
 from covis.semantics.encodings import encoding
 from covis.settings import LabelSettings, Recipe, TrainSettings
@@ -167,12 +167,28 @@ def _check_labels(recipe: Recipe) -> None:
             "no rule there."
         )
     check_changes(**label_changes(own))
-    cut = recipe.train.sampler_options.get("threshold", 0.5)
-    if own.placebo == "shuffled-in-class" and cut != 0.5:
-        raise InvalidInputError(
-            f"The placebo 'shuffled-in-class' must have the sampler's classes, which it cuts at 0.5; the recipe {recipe.name!r} has the "
-            f"threshold {cut!r} in [train.sampler_options]. Leave that out, or take the placebo 'shuffled'."
-        )
+    teaching = training_label(recipe)
+    check_rule(resolve(teaching.rule, LABEL_RULES, what="label rule"), teaching.options, heading_noise=teaching.heading_noise)
+    if own.placebo and resolve(own.placebo, PLACEBOS, what="placebo") is shuffled_in_class:
+        _check_classes(recipe)
+
+
+def _check_classes(recipe: Recipe) -> None:
+    """Hold that each sampler, which all draw from the same labels, has the classes that `shuffled_in_class` keeps."""
+    tables = ("train", "structure.teacher.train", "structure.student.train")
+    for table, training in zip(tables, trainings(recipe), strict=False):
+        for option, kept in _CLASSES.items():
+            cut = training.sampler_options.get(option, kept)
+            if cut != kept:
+                raise InvalidInputError(
+                    f"The placebo {recipe.train_label.placebo!r} must have the classes of every sampler: it cuts at 0.5, and zero pairs "
+                    f"are a class of their own; the recipe {recipe.name!r} has the {option} {cut!r} in [{table}.sampler_options]. "
+                    "Leave that out, or take the placebo 'shuffled'."
+                )
+
+
+_CLASSES = {"threshold": 0.5, "positive_threshold": 0.5, "negative_threshold": 0.0}
+"""A sampler's option -> with which value its classes are those that `shuffled_in_class` keeps."""
 
 
 def _said(values: Mapping[str, Any]) -> str:

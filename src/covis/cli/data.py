@@ -24,7 +24,7 @@ _view, _distance, _surface = _of("view"), _of("distance"), _of("surface")
 
 
 def _worse(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel="Labels made worse on purpose")
+    return typer.Option(help=text, rich_help_panel="Labels made worse on purpose", show_default=False)
 
 
 @app.command()
@@ -161,10 +161,12 @@ def label(
     option: Annotated[
         list[str] | None, typer.Option("--option", help="Any other option of the rule, KEY=VALUE, as often as needed.", show_default=False)
     ] = None,
-    position_noise: Annotated[float, _worse("Standard deviation of errors of position, east and north, metres.")] = 0.0,
-    heading_noise: Annotated[float, _worse("Standard deviation of errors of heading, degrees.")] = 0.0,
-    placebo: Annotated[str, _worse("Afterwards: shuffled, shuffled-in-class or rounded; empty: nothing.")] = "",
-    noise_seed: Annotated[int, _worse("Of errors and placebo.")] = 0,
+    position_noise: Annotated[float | None, _worse("Standard deviation of errors of position, east and north, metres (default 0).")] = None,
+    heading_noise: Annotated[float | None, _worse("Standard deviation of errors of heading, degrees (default 0).")] = None,
+    placebo: Annotated[
+        str | None, _worse("Afterwards: shuffled, shuffled-in-class, rounded, or module:function (default: nothing).")
+    ] = None,
+    noise_seed: Annotated[int | None, _worse("Of errors and placebo; not without them (default 0).")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -188,11 +190,25 @@ def label(
         "step": step,
     }
     options = {key: value for key, value in named.items() if value is not None} | parse_options(option or ())
+    worse = _worsened(noise_seed, position_noise=position_noise, heading_noise=heading_noise, placebo=placebo)
     scenes = read_scenes(data, layout, split, read)
-    worse = {"position_noise": position_noise, "heading_noise": heading_noise, "placebo": placebo}
-    worse = {**worse, "seed": noise_seed} if any(worse.values()) else {}
     summaries = _label(scenes, out, rule=rule, options=options, worse=worse, overwrite=overwrite)
     print_json(summaries) if as_json else print_paths(*map(Path, summaries))
+
+
+def _worsened(seed: int | None, **changes: Any) -> dict[str, Any]:
+    """Noise, placebo and their seed; nothing where all are 0, as the first of a series of noises may be."""
+    from covis.placebos import check_changes
+
+    if seed is not None and all(value is None for value in changes.values()):
+        raise InvalidInputError(
+            f"--noise-seed must come with --position-noise, --heading-noise or --placebo, of which it is the seed; got {seed} alone. "
+            "Labels by a rule alone have no seed: leave it out."
+        )
+    plain = {"position_noise": 0.0, "heading_noise": 0.0, "placebo": ""}
+    told = {**plain, **{name: value for name, value in changes.items() if value is not None}}
+    check_changes(**told, seed=seed or 0)
+    return {**told, "seed": seed or 0} if any(told.values()) else {}
 
 
 _BEGUN = ".labelling.json"
@@ -204,7 +220,7 @@ def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], 
     from covis.files import check_absent, digest, read_json, write_json
     from covis.labelling import LABEL_RULES, fitting_rule
     from covis.lookup import resolve, with_options
-    from covis.placebos import check_changes, disturbed_labels
+    from covis.placebos import check_rule, disturbed_labels
 
     if out.suffix and not out.is_dir() and (out.suffix not in (".npz", ".h5") or len(scenes) > 1):
         raise InvalidInputError(
@@ -218,21 +234,23 @@ def _label(scenes: list[Any], out: Path, *, rule: str, options: dict[str, Any], 
         rule = fitting_rule([side for scene in scenes for side in (scene.queries, scene.database)])
         say(f"labelled by {rule}, which is what these images have the data for")
     function = with_options(resolve(rule, LABEL_RULES, what="label rule"), options, what="label rule")
-    check_changes(**worse)
+    check_rule(function, options, heading_noise=worse.get("heading_noise", 0.0))
     begun = out / _BEGUN
     tables = [[scene.name, scene.queries.digest(), scene.database.digest()] for scene in scenes]
     card = {"for": digest([rule, options, *([worse] if worse else []), tables])}
     going_on = not single and begun.is_file() and read_json(begun) == card
     for file in () if going_on else files:
         check_absent(file, overwrite=overwrite)
-    if not single:
-        write_json(begun, card)
-    summaries = {}
+    summaries: dict[str, Any] = {}
     for scene, file in zip(scenes, files, strict=True):
         if going_on and file.is_file():
             labels = load_labels(file, [scene])[0]
         else:
             labels = disturbed_labels(scene, partial(function, **options), **worse)
+            if not (single or going_on or summaries):  # only now: what fails before its first labels leaves nothing behind
+                for stale in files if overwrite else ():  # else one that goes on takes them for its own
+                    stale.unlink(missing_ok=True)
+                write_json(begun, card)
             save_labels(labels, file, overwrite=overwrite)
         summary = labels.summary()
         summaries[str(file)] = {**vars(summary), "rule": labels.rule, "parameters": dict(labels.parameters)}
