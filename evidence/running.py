@@ -11,13 +11,14 @@ import platform
 import re
 import shutil
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,8 @@ def run(plan: Plan, places: Places, *, cells: Sequence[Cell], workers: int = 1, 
     store = Store(places.cells)
     places.work.mkdir(parents=True, exist_ok=True)
     cells = prepared(plan, places, cells, workers=workers, say=say)
-    context = get_context("spawn")
     # One thread in the processes that are started now: the same sums in the same order on every machine.
-    with _environment("OMP_NUM_THREADS", "1"), ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+    with _environment("OMP_NUM_THREADS", "1"), _pool(workers) as pool:
         again = [store.known(cell.study.name, cell.arm, cell.seed) is not None for cell in cells]
         begun = {pool.submit(_run_one, cell, plan, places, again=known): cell for cell, known in zip(cells, again, strict=True)}
         for number, (cell, future) in enumerate(_finished(begun), start=1):
@@ -184,6 +184,22 @@ def machine() -> str:
     import torch
 
     return f"{platform.machine()}, one thread a cell, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """In a worker: end where the process that started it was killed; else it would go on unseen."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_one(cell: Cell, plan: Plan, places: Places, *, again: bool) -> str:

@@ -1,9 +1,12 @@
 """Running the evidence: what is run again, what is left out and said, what goes on after a failure. Nothing is trained here."""
 
 import os
+import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,7 +55,7 @@ class OneByOne:
     environment: str | None = None
     workers = 0
 
-    def __init__(self, *, max_workers, mp_context):
+    def __init__(self, *, max_workers, mp_context, initializer):
         OneByOne.environment, OneByOne.workers = os.environ.get("OMP_NUM_THREADS"), max_workers
 
     def __enter__(self):
@@ -402,3 +405,36 @@ def test_a_damaged_plan_is_named(tmp_path, text, kind, said):
 def test_a_small_plan_is_read(tmp_path):
     (tmp_path / "plan.toml").write_text(DATA + '[[experiments]]\nstudy = "graded"\ndata = "town"\nprobes = ["transfer"]\n')
     assert load_plan(path=tmp_path / "plan.toml") == Plan({"town": Source("tiny")}, (Experiment("graded", "town", probes=("transfer",)),))
+
+
+# --- killed
+
+
+def test_a_worker_ends_with_what_started_it(tmp_path):
+    """Else it would go on with its cell, unseen, and write its record later."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from evidence.running import _pool\n"
+        "if __name__ == '__main__':\n"
+        "    with _pool(1) as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        pool.submit(time.sleep, 60)\n"
+        "        time.sleep(60)\n"
+    )
+    root = str(Path(__file__).parent.parent)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root})
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{worker}/stat").exists() and Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z":
+            return  # ended, and nobody has looked yet
+        time.sleep(0.1)
+    pytest.fail("the worker goes on")
