@@ -96,3 +96,10 @@ def test_options_belong_to_the_name_beside_them():
 def test_the_page_of_recipes_names_them_all():
     page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
     assert [name for name in recipe_names() if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("name", ["math:pi", "builtins:dict"])
+def test_what_is_no_function_with_a_signature_is_refused_in_words(name: str):
+    """Any name can be written into a recipe; a library's traceback is no answer."""
+    with pytest.raises(InvalidInputError, match="The loss must be a function that says what it takes"):
+        with_options(resolve(name, {}, what="loss"), {"margin": 1}, what="loss")

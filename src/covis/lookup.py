@@ -48,17 +48,21 @@ def with_options(function: Callable[..., Any], options: Mapping[str, Any], *, wh
         given: arguments that are passed by the caller, and so are no options.
 
     Raises:
-        InvalidInputError: it does not; the message names it and the options.
+        InvalidInputError: it does not, is no function, or does not say what it takes; the message names it and the options.
 
     >>> with_options(sorted, {"reverse": True}, what="order") is sorted
     True
     """
     try:
-        inspect.signature(function).bind_partial(**options)
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"The {what} must be a function that says what it takes; got {function!r} ({error}).") from error
+    try:
+        signature.bind_partial(**options)
         if taken := [name for name in options if name in given]:
             raise TypeError(f"{', '.join(taken)} is not an option")
     except (TypeError, ValueError) as error:
-        known = [name for name, one in inspect.signature(function).parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY]
+        known = [name for name, one in signature.parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY]
         known = [name for name in known if name not in given]
         unknown = [name for name in options if name not in known]
         reason = f"{', '.join(unknown)} is none of {', '.join(known)}" if unknown and known else str(error)
