@@ -72,7 +72,7 @@ class Cell:
 
     def recipe(self) -> Recipe:
         """What is run: the arm's recipe with the seed."""
-        recipe = self.study.recipes()[self.arm]
+        recipe = replace(self.study, arms={self.arm: self.study.variants()[self.arm]}, grid={}, baseline="").recipes()[self.arm]
         return replace(recipe, train=replace(recipe.train, seed=self.seed))
 
 
