@@ -1,6 +1,6 @@
 """What mining costs: processor seconds of a training step by the arms of the evidence's study `graded`, on its towns.
 
-    OMP_NUM_THREADS=1 python benchmarks/mining.py --data evidence/work/town
+    OMP_NUM_THREADS=1 python benchmarks/mining.py --data evidence/runs/town
 
 Each arm learns for a few steps and for many, in turns; a step's cost is the difference by the number of steps between, so that reading and
 starting do not count, and decoding, which ends with the first pass, counts for both alike. Processor seconds do not grow with other work

@@ -36,7 +36,7 @@ def _main(given: argparse.Namespace) -> int:
     plan = load_plan(quick=given.quick)
     root = HERE if given.out is None else Path(given.out)
     data = given.data or os.environ.get("COVIS_DATA")
-    places = Places(root / "cells", Path(given.work) if given.work else root / "work", Path(data) if data else None)
+    places = Places(root / "cells", Path(given.work) if given.work else root / "runs", Path(data) if data else None)
     asked = list(plan.cells(given.only, arms=given.arm, seeds=given.seeds))  # whatever is misspelt is said, with --table too
     failed = {} if given.table else _measure(plan, places, asked, given)
     for path in write(plan, places, docs=HERE.parent / "docs" if given.out is None else root):
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_processes, default=os.cpu_count() or 1, help="processes, of one thread each; default: one a core"
     )
     parser.add_argument("--data", help="real photographs and weights; default: $COVIS_DATA")
-    parser.add_argument("--work", help="where towns and runs lie while they are needed; default: evidence/work")
+    parser.add_argument("--work", help="where towns and runs lie while they are needed; default: evidence/runs")
     parser.add_argument("--out", help="where records and page are written; default: evidence/cells and docs/")
     parser.add_argument("--table", action="store_true", help="run nothing: write the page from the records")
     parser.add_argument("--quick", action="store_true", help="a tiny town and a few steps: shows that all of it works")

@@ -342,7 +342,7 @@ def test_what_is_kept_with_the_code_can_be_read():
     known = {experiment.study for experiment in load_plan().experiments}
     assert set(studies) <= known
     plan = load_plan()
-    open_cells(plan, Places(store.folder, HERE / "work"), plan.cells())  # stops where one was made with other settings
+    open_cells(plan, Places(store.folder, HERE / "runs"), plan.cells())  # stops where one was made with other settings
 
 
 def test_a_quick_run_and_a_second_one_that_has_nothing_to_do(tmp_path, capsys, monkeypatch):

@@ -168,6 +168,14 @@ CITIES: Mapping[str, tuple[City, ...]] = {
 }
 """Split -> cities. Numbers make the seeds of the towns, so that no two splits share one."""
 
+_FOUR_DAYS = (
+    Outing("day", 240, spacing=3.0),
+    Outing("overcast", 120, year=1, reverse=True, spacing=3.0),
+    Outing("winter", 80, spacing=6.0, lateral=0.4),
+    Outing("night", 80, year=1, spacing=6.0),
+)
+"""The database of `small` and of `stand`."""
+
 SURVEYS: Mapping[str, Survey] = {
     "tiny": Survey(
         TownSettings(blocks=(1, 1), block=(66.0, 76.0)),
@@ -196,12 +204,7 @@ SURVEYS: Mapping[str, Survey] = {
     "small": Survey(
         TownSettings(blocks=(3, 2)),
         train=4, val=2, test=2,
-        database=(
-            Outing("day", 240, spacing=3.0),
-            Outing("overcast", 120, year=1, reverse=True, spacing=3.0),
-            Outing("winter", 80, spacing=6.0, lateral=0.4),
-            Outing("night", 80, year=1, spacing=6.0),
-        ),
+        database=_FOUR_DAYS,
         queries=(
             Outing("morning", 60, spacing=9.0, lateral=-0.5, fov=68.0),
             Outing("rain", 40, year=1, spacing=12.0, lateral=-0.4),
@@ -216,12 +219,7 @@ SURVEYS: Mapping[str, Survey] = {
     "stand": Survey(
         TownSettings(blocks=(3, 2)),
         train=4, val=2, test=3,
-        database=(
-            Outing("day", 240, spacing=3.0),
-            Outing("overcast", 120, year=1, reverse=True, spacing=3.0),
-            Outing("winter", 80, spacing=6.0, lateral=0.4),
-            Outing("night", 80, year=1, spacing=6.0),
-        ),
+        database=_FOUR_DAYS,
         queries=(
             Outing("morning", 60, spacing=9.0, lateral=-0.5, fov=68.0),
             Outing("dusk", 60, year=1, spacing=9.0, lateral=0.5),
