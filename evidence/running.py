@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from multiprocessing import get_context, parent_process
@@ -90,7 +90,8 @@ def lacking(record: Record, cell: Cell, places: Places) -> str:
 def run(plan: Plan, places: Places, *, cells: Sequence[Cell], workers: int = 1, say: Say = print) -> dict[tuple[str, str, int], str]:
     """Run cells, each in a process with one thread, and keep their records; returns what failed and why.
 
-    A cell that another study has run with the same settings is not run again: its record is taken over.
+    A cell that another study has run with the same settings is not run again: its record is taken over. One that another process is
+    running now comes last, and is waited for.
 
     Args:
         plan: the plan that they are of.
@@ -111,15 +112,22 @@ def run(plan: Plan, places: Places, *, cells: Sequence[Cell], workers: int = 1, 
     cells = prepared(plan, places, cells, workers=workers, say=say)
     # One thread in the processes that are started now: the same sums in the same order on every machine.
     with _environment("OMP_NUM_THREADS", "1"), _pool(workers) as pool:
-        again = [store.known(cell.study.name, cell.arm, cell.seed) is not None for cell in cells]
-        begun = {pool.submit(_run_one, cell, plan, places, again=known): cell for cell, known in zip(cells, again, strict=True)}
-        for number, (cell, future) in enumerate(_finished(begun), start=1):
-            where = f"[{number}/{len(cells)}] {cell.study.name}: {cell.arm}, seed {cell.seed}"
-            try:
-                say(f"{where}: {future.result()}")
-            except Exception as error:  # whatever one cell dies of, the others go on; the message is kept and said
-                failed[cell.study.name, cell.arm, cell.seed] = f"{type(error).__name__}: {error}"
-                say(f"{where}: failed: {error}")
+        left = [(cell, store.known(cell.study.name, cell.arm, cell.seed) is not None) for cell in cells]
+        for wait in (False, True):
+            begun = {pool.submit(_run_one, cell, plan, places, again=again, wait=wait): (cell, again) for cell, again in left}
+            done, left = len(cells) - len(left), []
+            for future in as_completed(begun):
+                cell, again = begun[future]
+                try:
+                    said = future.result()
+                except Exception as error:  # whatever one cell dies of, the others go on; the message is kept and said
+                    failed[cell.study.name, cell.arm, cell.seed] = f"{type(error).__name__}: {error}"
+                    said = f"failed: {error}"
+                if said is None:
+                    left.append((cell, again))
+                    continue
+                done += 1
+                say(f"[{done}/{len(cells)}] {cell.study.name}: {cell.arm}, seed {cell.seed}: {said}")
     return failed
 
 
@@ -202,13 +210,28 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run_one(cell: Cell, plan: Plan, places: Places, *, again: bool) -> str:
-    """In a process of its own: run a cell and keep its record, unless another has meanwhile; returns a line on it."""
+class _HeldError(Exception):
+    """Another process runs this cell."""
+
+
+def _run_one(cell: Cell, plan: Plan, places: Places, *, again: bool, wait: bool = True) -> str | None:
+    """In a process of its own: run a cell and keep its record, unless another has meanwhile; returns a line on it.
+
+    None where another process is running it and `wait` is false.
+    """
     store = Store(places.cells)
-    with locked(places.work / f".{digest([cell.study.name, cell.arm, cell.seed])}.lock"):
-        if not again and store.known(cell.study.name, cell.arm, cell.seed) is not None:
-            return "another process has run it"
-        return _run_alone(cell, plan, places, again=again)
+
+    def held() -> None:
+        if not wait:
+            raise _HeldError
+
+    try:
+        with locked(places.work / f".{digest([cell.study.name, cell.arm, cell.seed])}.lock", waiting=held):
+            if not again and store.known(cell.study.name, cell.arm, cell.seed) is not None:
+                return "another process has run it"
+            return _run_alone(cell, plan, places, again=again)
+    except _HeldError:
+        return None
 
 
 def _run_alone(cell: Cell, plan: Plan, places: Places, *, again: bool) -> str:
@@ -333,11 +356,6 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 def _mean(scored: Scored) -> float:
     return float(np.nanmean(scored.hits["recall@1"]))
-
-
-def _finished(begun: Mapping[Future[str], Cell]) -> Iterator[tuple[Cell, Future[str]]]:
-    for future in as_completed(begun):
-        yield begun[future], future
 
 
 def _as_json(value: Any) -> Any:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("evidence.running", reason="evidence/ stands beside the source, not in the wheel")
 
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, UnknownNameError
+from covis.files import digest, locked
 from evidence import __main__ as command
 from evidence import photographs, preparing, probes, running
 from evidence.plan import Experiment, Plan, Source, load_plan
@@ -169,6 +171,23 @@ def test_a_run_that_was_killed_goes_on(plan, places, swept):
 
 
 # --- before the first process
+
+
+def test_a_cell_that_another_process_runs_comes_last(plan, places, swept, monkeypatch):
+    first, second = list(plan.cells(["tuned"]))[:2]
+    other = ExitStack()  # in place of another process
+    other.enter_context(locked(places.work / f".{digest([first.study.name, first.arm, first.seed])}.lock"))
+    leave = running._swept
+
+    def let_go(*given):
+        other.close()
+        return leave(*given)
+
+    monkeypatch.setattr(running, "_swept", let_go)
+    said = []
+    assert run(plan, places, cells=[first, second], say=said.append) == {}
+    assert swept == [second, first]
+    assert [line[:5] for line in said] == ["[1/2]", "[2/2]"]
 
 
 def test_sets_that_are_not_there_are_left_out_and_said_once(plan, places, swept, monkeypatch):
