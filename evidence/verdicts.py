@@ -18,6 +18,8 @@ SAMPLES = 10_000
 LEVEL = 0.95
 LEAST_SEEDS = 3
 """Of trained arms: with fewer the interval would speak of queries alone."""
+OTHER = " of another seed"
+"""How a score's name ends that is taken from the next seed of the same arm: are two networks of one kind as good as two kinds?"""
 
 Expect = Literal["higher", "lower", "as good", "much higher"]
 Verdict = Literal["holds", "does not hold", "cannot be told apart", "not run"]
@@ -32,7 +34,8 @@ class Test:
         arm: its name; of pooled test sets see `scored`.
         against: the other arm; empty: the same arm, scored otherwise.
         against_study: the other arm's study; empty: the same.
-        scored: how the arm is scored, a name of its record; "rgb|teacher": a query counts as found where either found it.
+        scored: how the arm is scored, a name of its record; "rgb|teacher": a query counts as found where either found it;
+            "rgb|rgb of another seed": the second of the same arm's next seed, after the last the first.
         against_scored: how the other is scored; empty: as the arm.
         metric: "recall@1", which is kept query by query, or a pooled one ("recall@5", "AP", "Spearman", "null").
         expect: what the claim says of the difference.
@@ -185,7 +188,8 @@ def estimate(
     pairs = {}
     for seed, record in records.get(test.arm, {}).items():
         if seed in against:
-            pair = _Pair(against[seed], record, _find(against[seed], test.against_scored or test.scored), _find(record, test.scored))
+            other = _find(against, seed, test.against_scored or test.scored)
+            pair = _Pair(against[seed], record, other, _find(records[test.arm], seed, test.scored))
             if pair.a and pair.b:
                 pairs[seed] = pair
     if not pairs:
@@ -269,9 +273,16 @@ def _draws(seeds: int, units: int, samples: int) -> tuple[NDArray[np.float64], N
     return rows, random.multinomial(units, np.full(units, 1 / units), size=samples).astype(np.float64)
 
 
-def _find(record: Record, name: str) -> list[Scored]:
-    """The scores that a name stands for, "a|b" for two; empty where the record lacks one."""
-    found = [record.scored[part] for part in name.split("|") if part in record.scored]
+def _find(records: Mapping[int, Record], seed: int, name: str) -> list[Scored]:
+    """The scores that a name stands for, "a|b" for two, of one seed of an arm; empty where one is lacking."""
+    seeds = sorted(records)
+    following = seeds[(seeds.index(seed) + 1) % len(seeds)]
+    found = []
+    for part in name.split("|"):
+        own = part.removesuffix(OTHER)
+        record = records[seed if own == part else following]
+        if own in record.scored and (own == part or following != seed):
+            found.append(record.scored[own])
     return found if len(found) == name.count("|") + 1 else []
 
 
@@ -283,7 +294,7 @@ def _hits(scored: Sequence[Scored], metric: str) -> NDArray[np.float64]:
 
 def _column(records: Mapping[int, Record], seeds: Iterable[int], test: Test) -> NDArray[np.float64] | None:
     """(seeds, q) hits of an arm; None where it lacks a seed."""
-    rows = [_find(records[seed], test.scored) if seed in records else [] for seed in seeds]
+    rows = [_find(records, seed, test.scored) if seed in records else [] for seed in seeds]
     return np.array([_hits(row, test.metric) for row in rows]) if all(rows) else None
 
 

@@ -156,6 +156,23 @@ def test_either_finds_it(store):
     assert found.b == np.maximum(rgb, teacher).mean()
 
 
+def test_two_networks_of_one_kind_are_two_seeds(store):
+    rows = [drawn(0.5, seed) for seed in range(3)]
+    for seed, row in enumerate(rows):
+        record(store, "a", seed, row, name="rgb")
+    pair = Test("s", "a", scored="rgb|rgb of another seed", against_scored="rgb")
+    found = estimate(pair, store.records("s"), store)
+    unions = [np.maximum(rows[seed], rows[(seed + 1) % 3]).mean() for seed in range(3)]
+    assert found.b == pytest.approx(np.mean(unions))
+    assert list(found.by_seed.values()) == pytest.approx([union - row.mean() for union, row in zip(unions, rows, strict=True)])
+
+
+def test_one_seed_has_no_other(store):
+    record(store, "a", 0, drawn(0.5, 0), name="rgb")
+    pair = Test("s", "a", scored="rgb|rgb of another seed", against_scored="rgb")
+    assert estimate(pair, store.records("s"), store) is None
+
+
 def test_a_gain_that_is_larger_by_night(store):
     night = np.arange(120) % 3 == 0
     record(store, "a", 0, np.zeros(120))
