@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MARKER = re.compile(r"<!-- evidence: ([^\n]*?) -->")
 BLOCK = re.compile(MARKER.pattern + r"\n((?:(?!<!-- evidence: ).)*?)<!-- end -->", re.DOTALL)
+LINK = re.compile(r"\]\((?![a-z]+:|images/)([^)#]+)")
+"""A link to a file."""
+QUICK = "**A quick run on a tiny town: its numbers mean nothing, and the words between them are those of the whole run.**"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "evidence.md"
 IMAGES = "images/evidence"
 """Where figures lie, below the folder of the page."""
@@ -130,7 +134,23 @@ def write(plan: Plan, places: Places, *, docs: Path, template: Path = PAGE) -> l
     commands = {study: f"python -m evidence --only {study}{small} # {several(count, 'cells')}" for study, count in left.items()}
     drawn = draw(findings, store, docs / IMAGES)
     made = blocks(findings, store, commands) | figures(drawn)
-    return [write_text(docs / "evidence.md", renewed(read_text(template), made)), *drawn]
+    text = relinked(read_text(template), template.parent, docs)
+    if plan.quick:
+        text = f"{QUICK}\n\n{text}"
+    return [write_text(docs / "evidence.md", renewed(text, made)), *drawn]
+
+
+def relinked(text: str, before: Path, now: Path) -> str:
+    """A page that is written into another folder, with its links to files beside it as they are from there; figures lie below both.
+
+    >>> relinked("[runs](runs.md#a) [below](#b)", Path("docs"), Path("docs/out"))
+    '[runs](../runs.md#a) [below](#b)'
+    """
+
+    def anew(found: re.Match[str]) -> str:
+        return f"]({Path(os.path.relpath(before.resolve() / found[1], now.resolve())).as_posix()}"
+
+    return text if before.resolve() == now.resolve() else LINK.sub(anew, text)
 
 
 def claims_table(findings: Sequence[Finding]) -> str:

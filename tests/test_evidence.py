@@ -369,6 +369,7 @@ def test_a_quick_run_and_a_second_one_that_has_nothing_to_do(tmp_path, capsys, m
     assert "cells to run" in said
     page = (tmp_path / "evidence.md").read_text()
     assert "cannot be told apart" in page
+    assert page.startswith("**A quick run")
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").rglob("*.json")}
     assert len(files) > 8
     assert json.loads(next(iter(sorted(files))).read_text())["format"].startswith("covis-evidence")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from covis.errors import CovisError, DamagedFileError, InvalidInputError, MissingFileError, UnknownNameError
 from evidence.claims import CLAIMS, load_claims
-from evidence.page import BLOCK, FIGURES, MARKER, PAGE, blocks, compared, figures, renewed, write
+from evidence.page import BLOCK, FIGURES, MARKER, PAGE, blocks, compared, figures, relinked, renewed, write
 from evidence.plan import Experiment, Plan
 from evidence.records import Asked, Record, Scored, Store
 from evidence.running import Places
@@ -337,6 +338,18 @@ def test_the_page_is_written_from_its_template(tmp_path, store):
 
 
 # --- claims as data
+
+
+def test_a_page_elsewhere_links_to_the_same_files(tmp_path):
+    docs, out = tmp_path / "docs", tmp_path / "a" / "b"
+    for folder in (docs, out):
+        folder.mkdir(parents=True)
+    text = "[runs](runs.md#one) [claims](../evidence/claims.toml) [below](#how) ![](images/evidence/a.png) [site](https://a.org/b.md)"
+    again = relinked(text, docs, out)
+    assert again.endswith("[below](#how) ![](images/evidence/a.png) [site](https://a.org/b.md)")
+    first, second = (out / link.partition("#")[0] for link in re.findall(r"\]\(([^)]*)\)", again)[:2])
+    assert (first.resolve(), second.resolve()) == (docs / "runs.md", tmp_path / "evidence" / "claims.toml")
+    assert relinked(text, docs, docs) == text
 
 
 def test_the_claims_are_those_of_the_issue():
