@@ -28,7 +28,7 @@ from covis.labelling import LABEL_RULES, label_by_distance, label_by_surface, la
 from covis.labels import TIE, Labels
 from covis.materials import Given, Materials, label_card
 from covis.pairs import GradedSampler
-from covis.placebos import PLACEBOS, check_changes, disturbed, disturbed_labels, disturbed_scene, shuffled_in_class
+from covis.placebos import PLACEBOS, averaged_in_class, check_changes, disturbed, disturbed_labels, disturbed_scene, shuffled_in_class
 from covis.settings import LabelSettings, Recipe, StructureSettings
 from covis.studies import Study
 from covis.verification import check_learning, training_label
@@ -93,6 +93,28 @@ def test_what_the_sampler_draws_stays_where_classes_stay(graded: Labels) -> None
     for part in ("query", "database"):
         np.testing.assert_array_equal(getattr(drawn[0], part), getattr(drawn[1], part))
     assert (drawn[0].similarity != drawn[1].similarity).any()
+
+
+def test_a_class_has_its_mean_and_no_other_similarity(graded: Labels) -> None:
+    made = PLACEBOS["averaged-in-class"](graded, seed=3)
+    before, after = graded.matrix.toarray(), made.matrix.toarray()
+    positive = before >= 0.5
+    assert set(after[positive]) == {before[positive].mean()}
+    np.testing.assert_allclose(after[(before > 0) & ~positive], before[(before > 0) & ~positive].mean())
+    np.testing.assert_array_equal(before > 0, after > 0)
+    assert made.parameters == {"fov": 90.0, "placebo": "averaged-in-class", "placebo_threshold": 0.5}
+    drawn = [next(GradedSampler([one], batch=64, seed=0)) for one in (graded, made)]
+    np.testing.assert_array_equal(drawn[0].query, drawn[1].query)
+    np.testing.assert_array_equal(drawn[0].database, drawn[1].database)
+
+
+def test_a_class_that_is_empty_has_no_mean() -> None:
+    made = PLACEBOS["averaged-in-class"](Labels(sparse.csr_array([[0.5, 0.25, 0.0]] * 2), ("p", "q"), tuple("abc"), rule="by hand"))
+    assert made.matrix.toarray().tolist() == [[0.5, 0.25, 0.0]] * 2
+    alone = Labels(sparse.csr_array([[0.75, 0.5, 0.0]]), ("q",), tuple("abc"), rule="by hand")
+    assert averaged_in_class(alone).matrix.toarray().tolist() == [[0.625, 0.625, 0.0]]
+    with pytest.raises(InvalidInputError, match=r"in \(0, 1\]; got 0"):
+        averaged_in_class(alone, threshold=0)
 
 
 def test_rounding_at_its_edges() -> None:
@@ -338,7 +360,7 @@ def test_what_a_recipe_may_not_say(changes: dict[str, Any], match: str) -> None:
         check_learning(replace(load_recipe("town"), **changes))
 
 
-@pytest.mark.parametrize("name", ["shuffled-in-class", "covis.placebos:shuffled_in_class"])
+@pytest.mark.parametrize("name", ["shuffled-in-class", "averaged-in-class", "covis.placebos:shuffled_in_class"])
 @pytest.mark.parametrize(
     ("train", "tables", "match"),
     [

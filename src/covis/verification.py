@@ -16,7 +16,7 @@ from covis.labels import Labels
 from covis.lookup import resolve, with_options
 from covis.models.aggregators import AGGREGATORS
 from covis.models.place import PlaceModel
-from covis.placebos import PLACEBOS, check_changes, check_rule, shuffled_in_class
+from covis.placebos import PLACEBOS, averaged_in_class, check_changes, check_rule, shuffled_in_class
 from covis.protocols import protocol
 from covis.semantics.encodings import encoding
 from covis.settings import LabelSettings, Recipe, TrainSettings
@@ -169,12 +169,12 @@ def _check_labels(recipe: Recipe) -> None:
     check_changes(**label_changes(own))
     teaching = training_label(recipe)
     check_rule(resolve(teaching.rule, LABEL_RULES, what="label rule"), teaching.options, heading_noise=teaching.heading_noise)
-    if own.placebo and resolve(own.placebo, PLACEBOS, what="placebo") is shuffled_in_class:
+    if own.placebo and resolve(own.placebo, PLACEBOS, what="placebo") in (averaged_in_class, shuffled_in_class):
         _check_classes(recipe)
 
 
 def _check_classes(recipe: Recipe) -> None:
-    """Hold that each sampler, which all draw from the same labels, has the classes that `shuffled_in_class` keeps."""
+    """Hold that each sampler, which all draw from the same labels, has the classes that placebos "in class" keep."""
     tables = ("train", "structure.teacher.train", "structure.student.train")
     for table, training in zip(tables, trainings(recipe), strict=False):
         for option, kept in _CLASSES.items():
@@ -188,7 +188,7 @@ def _check_classes(recipe: Recipe) -> None:
 
 
 _CLASSES = {"threshold": 0.5, "positive_threshold": 0.5, "negative_threshold": 0.0}
-"""A sampler's option -> with which value its classes are those that `shuffled_in_class` keeps."""
+"""A sampler's option -> with which value its classes are those that placebos "in class" keep."""
 
 
 def _said(values: Mapping[str, Any]) -> str:

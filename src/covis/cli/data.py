@@ -164,7 +164,7 @@ def label(
     position_noise: Annotated[float | None, _worse("Standard deviation of errors of position, east and north, metres (default 0).")] = None,
     heading_noise: Annotated[float | None, _worse("Standard deviation of errors of heading, degrees (default 0).")] = None,
     placebo: Annotated[
-        str | None, _worse("Afterwards: shuffled, shuffled-in-class, rounded, or module:function (default: nothing).")
+        str | None, _worse("Afterwards: averaged-in-class, rounded, shuffled, shuffled-in-class, or module:function (default: nothing).")
     ] = None,
     noise_seed: Annotated[int | None, _worse("Of errors and placebo; not without them (default 0).")] = None,
     overwrite: Overwrite = False,
