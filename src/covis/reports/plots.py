@@ -180,7 +180,8 @@ def forest_plot(
         difference(axes, row, (y, high), row.least if row.least is not None else least)
         known, colour = not math.isnan(row.value), VERDICTS.get(row.verdict, (FAINT, ""))[0]
         weight = "bold" if known and colour != FAINT else "normal"
-        right.text(0.27, y, f"{row.value:+.3f}".replace("-", "−") if known else "–", fontsize=8.5, color=INK, va="center", ha="right")
+        said = f"{round(row.value, 3) + 0.0:+.3f}".replace("-", "−") if known else "–"  # no minus before nothing
+        right.text(0.27, y, said, fontsize=8.5, color=INK, va="center", ha="right")
         right.text(0.34, y, row.verdict if known else "not run", fontsize=8.5, color=colour, va="center", fontweight=weight)
     axes.axvline(0, color=INK, linewidth=0.9, zorder=2)
     axes.margins(x=0.04)
