@@ -118,7 +118,7 @@ def _noise(store: Store, out: Path) -> Iterator[Path]:
         found = {name: curve if 0 in curve else _without_error(curves[name]) | curve for name, curve in found.items()}
         if any(max(curve) > 0 for curve in found.values()):
             series = [_series(name, curve) for name, curve in found.items()]
-            panels.append(Panel(title, f"standard deviation, {of}", METRIC, series, log_x=True))
+            panels.append(Panel(title, f"standard deviation, {of}", METRIC, series))
     if panels:
         facts = _facts(one for units in curves.values() for curve in units.values() for one in curve.values())
         yield curves_plot(panels, out / "noise.png", title="What errors of the labels cost", subtitle=f"{facts}; {BANDS}")
