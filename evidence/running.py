@@ -1,7 +1,7 @@
 """Running: cells of the plan that have no record are run, and what they left is kept as records.
 
 WORK/<data>/           a synthetic world, or photographs as a study reads them
-     <study>/          the runs of a study (covis.sweeps); a cell's folder is removed once its record is written
+     studies/<study>/  the runs of a study (covis.sweeps); a cell's folder is removed once its record is written
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ FREE = ("data", "teacher", "student", "weights")
 """Tables of settings whose keys are given or not, as those that end in "options"; others have every key, with its default."""
 NEWER = ("data.survey",)
 """Settings that older records do not hold: where one is missing it is not known, and nothing differs."""
+STUDIES = "studies"
+"""The folder in `Places.work` where studies run: one may be called as the data that it is run on."""
 WINDOWS_WORKERS = 61
 """More processes a pool cannot have on Windows."""
 Measure = Callable[..., Iterable[tuple[str, Scores, Mapping[str, float]]]]
@@ -146,7 +148,7 @@ def measured(experiment: Experiment, places: Places, *, overwrite: bool = False,
         return
     measure: Measure = resolve(experiment.measure, {}, what="measurement")
     known = frozenset() if overwrite else frozenset(store.records(experiment.study))
-    work = places.work / experiment.study
+    work = places.work / STUDIES / experiment.study
     for arm, scores, values in measure(data=places.data, work=work, say=say, known=known, overwrite=overwrite):
         scored = Scored.of(scores, store.keep(Asked.of(scores)), values=values)
         store.save(Record(experiment.study, arm, 0, {"trained": scored}, machine=machine()))
@@ -262,7 +264,7 @@ def _remove(folder: Path) -> None:
 
 def _folders(cell: Cell, places: Places) -> tuple[Path, Path]:
     """Where a cell runs, and where the sweep keeps what it left."""
-    out, name = places.work / cell.study.name, folder_name(cell.arm)
+    out, name = places.work / STUDIES / cell.study.name, folder_name(cell.arm)
     return out / name / str(cell.seed), out / "cells" / name / str(cell.seed)
 
 
@@ -270,7 +272,7 @@ def _swept(cell: Cell, plan: Plan, places: Places, store: Store) -> Record:
     """Run a cell as a sweep of one arm and one seed; returns its record."""
     from covis.sweeps import sweep
 
-    experiment, folder = cell.experiment, places.work / cell.study.name
+    experiment, folder = cell.experiment, places.work / STUDIES / cell.study.name
     alone = replace(cell.study, arms={cell.arm: cell.study.variants()[cell.arm]}, grid={}, baseline="", seeds=(cell.seed,))
     result = sweep(
         alone,

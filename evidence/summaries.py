@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +112,7 @@ def summary(records: Mapping[int, Record], scored: str, store: Store) -> Summary
 def arms(study: str, store: Store) -> dict[str, dict[int, Record]]:
     """The records of a study, arms in the order of its file, others behind them."""
     known = store.records(study)
-    order = {name: at for at, name in enumerate(_written(study))}
+    order = {name: at for at, name in enumerate(_written(study).get("arms", {}))}
     return {name: known[name] for name in sorted(known, key=lambda name: (order.get(name, len(order)), natural(name)))}
 
 
@@ -121,11 +122,16 @@ def studies(store: Store) -> list[str]:
     return sorted(path.name for path in folders if path.is_dir() and path.name != "asked")
 
 
+def baseline(study: str) -> str:
+    """The arm that a study's file holds the others against; empty where it names none."""
+    return str(_written(study).get("baseline", ""))
+
+
 @functools.cache
-def _written(study: str) -> tuple[str, ...]:
-    """The arms of a study's file, in its order; none where it has a grid, or where there is no such file."""
+def _written(study: str) -> Mapping[str, Any]:
+    """A study's file; empty where there is none."""
     path = STUDIES / f"{study}.toml"
-    return tuple(tomllib.loads(path.read_text(encoding="utf-8")).get("arms", {})) if path.is_file() else ()
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _mean(values: list[float]) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 
 from evidence.formatting import cell, difference, listed, mean, natural, number, seconds, several, table
 from evidence.records import Record, Store
-from evidence.summaries import Summary, arms, studies, summary
-from evidence.verdicts import Test, estimate
+from evidence.summaries import Summary, arms, baseline, studies, summary
+from evidence.verdicts import LEAST_SEEDS, Test, estimate
 
 NOT_RUN = "*Not run yet.*"
 SHARED = ("tiny", "untrained", "rgb", "teacher")
@@ -42,12 +42,23 @@ _COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
 
 
 def arms_table(study: str, store: Store) -> str:
-    """Every arm of a study: recalls, spread, pooled metrics, what the training cost."""
-    rows = list(_all(arms(study, store), store))
+    """Every arm of a study: recalls, the paired difference to its baseline, spread, pooled metrics, what the training cost."""
+    known = arms(study, store)
+    rows = list(_all(known, store))
     if not rows:
         return NOT_RUN
-    heads = ["arm", *(head for head, _ in _COLUMNS)]
-    return _under(table(heads, ([_name(one), *(show(one) for _, show in _COLUMNS)] for one in rows)), rows)
+    against = baseline(study)
+    columns = (_COLUMNS[0], (f"less {against}", lambda one: _apart(one, against, study, known, store)), *_COLUMNS[1:])
+    heads = ["arm", *(head for head, _ in columns)]
+    return _under(table(heads, ([_name(one), *(show(one) for _, show in columns)] for one in rows)), rows)
+
+
+def _apart(one: Summary, against: str, study: str, known: Mapping[str, Mapping[int, Record]], store: Store) -> str:
+    """The paired difference of an arm and a baseline; empty for the baseline itself, and where seeds are too few to say anything."""
+    if one.scored != "trained" or one.arm == against or against not in known:
+        return ""
+    found = estimate(Test(study, one.arm, against), known, store)
+    return difference(found.difference, found.low, found.high) if found and len(found.by_seed) >= LEAST_SEEDS else ""
 
 
 def conditions_table(study: str, store: Store) -> str:

@@ -156,12 +156,16 @@ def test_arms_show_their_seeds_and_only_columns_that_exist(store):
     save(store, "graded", "GCL", {"trained": 30})
     save(store, "graded", "CL", {"trained": 10, "untrained": 2})
     block = blocks([], store, {})["arms:graded"]
-    assert rows(block, "arm") == [["arm", "recall@1", "spread over seeds", "each seed", "recall@5", "AP", "null pairs at the end"]]
+    assert rows(block, "arm") == [
+        ["arm", "recall@1", "less CL", "spread over seeds", "each seed", "recall@5", "AP", "null pairs at the end"]
+    ]
     (row,) = rows(block, "GCL")
     assert row[1].startswith(".775 [.")
-    assert row[2:] == [".025", ".750 .775 .800", "1.00", ".250", ".125"]
+    assert row[2].startswith("+.500 [")
+    assert row[3:] == [".025", ".750 .775 .800", "1.00", ".250", ".125"]
     (before,) = rows(block, "*untrained*")
-    assert before[-1] == ""
+    assert (before[2], before[-1]) == ("", "")
+    assert rows(block, "CL")[0][2] == ""
     assert block.index("*untrained*") < block.index("| GCL") < block.index("| CL |")  # as in graded.toml
     assert block.endswith("\n\n3 seeds; 40 queries, 8 rides.")
 

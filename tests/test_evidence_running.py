@@ -93,6 +93,11 @@ def swept(monkeypatch, plan):
     return ran
 
 
+def test_no_study_runs_among_the_files_of_its_data(plan, places):
+    folders = [folder for cell in plan.cells() for folder in running._folders(cell, places)]
+    assert not [folder for folder in folders for name in plan.data if folder.is_relative_to(places.work / name)]
+
+
 # --- what is run again
 
 
