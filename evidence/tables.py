@@ -173,8 +173,9 @@ def twostage_table(store: Store, study: str = "two-stage") -> str:
         return NOT_RUN
     firsts = {arm.removesuffix(_ALONE) for arm in known if arm.endswith(_ALONE)}
     body = []
-    for one in rows:
-        first = max((name for name in firsts if one.arm.startswith(f"{name},")), key=len, default="")
+    of = {one.arm: max((name for name in firsts if one.arm.startswith(f"{name},")), key=len, default="") for one in rows}
+    for one in sorted(rows, key=lambda one: (of[one.arm], not one.arm.endswith(_ALONE))):  # what stands alone comes first
+        first = of[one.arm]
         gain = estimate(Test(study, one.arm, f"{first}{_ALONE}"), known, store) if not one.arm.endswith(_ALONE) else None
         cost = seconds(one.values.get("seconds a query", float("nan")))
         apart = difference(gain.difference, gain.low, gain.high) if gain else ""
