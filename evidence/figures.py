@@ -13,7 +13,7 @@ from covis.reports.charts import Column, CostPoint, ForestRow, Panel, Series
 from covis.reports.plots import cost_plot, curves_plot, dots_plot, forest_plot
 from evidence.formatting import several
 from evidence.records import Store
-from evidence.summaries import Summary, arms, summary
+from evidence.summaries import Summary, arms, baseline, summary
 from evidence.verdicts import Estimate, Finding, Test, Verdict
 
 HEADINGS = {"G": "GCL", "V": "StructVPR", "M": "Both together", "R": "Two stages", "N": "Label noise", "P": "Photographs"}
@@ -25,6 +25,10 @@ BANDS = "bands: 95 % intervals over seeds and queries, small dots: seeds"
 SINGLE = "intervals of single arms are wider than those of paired differences"
 SECOND = "SIFT"
 """The second stage whose cost is drawn, where it was measured; the table has all."""
+OF_GRADED = ("GCL", "CL", "CL, GCL's pairs", "triplet, mined", "GCL, shuffled", "GCL, averaged in class", "GCL, surface")
+"""Arms whose distances are drawn: a colour each. The table has all."""
+OF_STRUCTURE = ("nothing distilled", "all pairs", "weighted", "D1 alone", "shuffled teacher", "random teacher", "GCL teacher")
+"""Arms that are drawn by condition; where there is none of them, all are."""
 SHORT = 30
 """Characters of two arms that are named before what a test says of them."""
 _AMOUNT = re.compile(r"(?P<name>.+), (?P<amount>\d+(?:\.\d+)?) (?P<unit>m|degrees|steps)")
@@ -164,6 +168,8 @@ def _latent(store: Store, out: Path) -> Iterator[Path]:
     """Mean distance by similarity."""
     series = []
     for arm, records in arms("graded", store).items():
+        if arm not in OF_GRADED:
+            continue
         rows = [record.scored["trained"].distances for record in records.values() if "trained" in record.scored]
         rows = [row for row in rows if len(row) > 1]
         if rows and len({len(row) for row in rows}) == 1:
@@ -193,7 +199,8 @@ def _distances(arm: str, rows: np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 def _conditions(store: Store, out: Path) -> Iterator[Path]:
     """Recall by the condition of the queries."""
-    found = {arm: one for arm, records in arms("structure", store).items() if (one := summary(records, "trained", store)) is not None}
+    known = {arm: one for arm, records in arms("structure", store).items() if (one := summary(records, "trained", store)) is not None}
+    found = {arm: one for arm, one in known.items() if arm in OF_STRUCTURE} or known
     columns = []
     for name in dict.fromkeys(name for one in found.values() for name in one.conditions()):
         has = {arm: one if name in one.asked.groups else None for arm, one in found.items()}
@@ -203,7 +210,8 @@ def _conditions(store: Store, out: Path) -> Iterator[Path]:
         )
     if columns:
         title = "Recall by the condition of the queries"
-        yield dots_plot(columns, out / "conditions.png", title=title, subtitle=f"{_facts(found.values())}; {SINGLE}", unit=METRIC)
+        said = f"{_facts(found.values())}; {SINGLE}"
+        yield dots_plot(columns, out / "conditions.png", title=title, subtitle=said, unit=METRIC, against=baseline("structure"))
 
 
 def _twostage(store: Store, out: Path) -> Iterator[Path]:

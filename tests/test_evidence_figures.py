@@ -114,14 +114,14 @@ def test_noise_in_metres_and_degrees(store: Store, tmp_path: Path, shown: dict[s
     assert {one.name for one in metres.series} == {"GCL", "CL"}
     (only,) = degrees.series
     assert list(only.x) == [0, 20], "labels without an error are those of 0 m"
-    assert metres.log_x
+    assert not metres.log_x, "metres are metres"
 
 
 def test_budget_dimensions_and_distances(store: Store, tmp_path: Path, shown: dict[str, list[Panel]]) -> None:
     for arm, value in {"GCL, 1000 steps": 0.6, "GCL, 125 steps": 0.2, "CL, 125 steps": 0.1}.items():
         put(store, "budget", arm, scores={"trained": value})
     distances = (1.2, *np.linspace(1.1, 0.2, BINS - 1), float("nan"))
-    for arm in ("GCL", "CL", "GCL, rounded"):
+    for arm in ("GCL", "CL", "GCL, shuffled"):
         names = {"trained": 0.5, "whitened": 0.4, "whitened 8": 0.3, "whitened 128": 0.6, "whitened 8, fitted on training images": 0.9}
         put(store, "graded", arm, scores=names, distances=distances)
     assert {path.name for path in draw([], store, tmp_path)} == {"budget.png", "dimensions.png", "latent.png"}
@@ -133,7 +133,7 @@ def test_budget_dimensions_and_distances(store: Store, tmp_path: Path, shown: di
     assert dimensions.series[1].dashed
     assert dimensions.series[1].like == "GCL, whitened"
     graded, others = shown["latent.png"]
-    assert {one.name for one in graded.series} == {"GCL", "GCL, rounded"}
+    assert {one.name for one in graded.series} == {"GCL", "GCL, shuffled"}
     (cl,) = others.series
     assert list(cl.x) == pytest.approx([0, *np.arange(0.05, 1, 0.1)])
     assert cl.y[:2] == pytest.approx([1.2, 1.1])

@@ -281,14 +281,15 @@ def test_values_by_condition(tmp_path: Path, figures: list[Figure]) -> None:
         Column("night", {LONG: (0.4, 0.3, 0.5), "all pairs": (0.5, 0.45, 0.6)}),
         Column("snow", {LONG: (0.6, 0.5, 0.7), "all pairs": (NAN, NAN, NAN)}),
     ]
-    path = dots_plot(columns, tmp_path / "dots.png", **SAID)
+    path = dots_plot(columns, tmp_path / "dots.png", **SAID, against="all pairs")
     assert 0.01 < inked(path) < 0.3
     night, snow = figures[0].axes
     assert [label.get_text() for label in night.get_yticklabels()] == [wrapped(LONG, 40), "all pairs"]
     assert list(texts(snow)) == ["not run"]
     assert not night.texts
-    best = [line.get_ydata()[0] for line in night.lines if line.get_marker() == "o" and line.get_color() == COLOURS[0]]
-    assert best == [1]
+    coloured = [line.get_ydata()[0] for line in night.lines if line.get_marker() == "o" and line.get_color() == COLOURS[0]]
+    assert coloured == [1]
+    assert [line.get_xdata()[0] for line in night.lines if line.get_linestyle() == "--"] == [0.5]
 
 
 def test_points_of_cost_are_labelled_apart(tmp_path: Path, figures: list[Figure]) -> None:

@@ -232,7 +232,7 @@ def curves_plot(panels: Sequence[Panel], out: str | Path, *, title: str, subtitl
     return _saved(figure, out)
 
 
-def dots_plot(columns: Sequence[Column], out: str | Path, *, title: str, subtitle: str, unit: str = "recall@1") -> Path:
+def dots_plot(columns: Sequence[Column], out: str | Path, *, title: str, subtitle: str, unit: str = "recall@1", against: str = "") -> Path:
     """Draw values by name with their intervals, a panel a condition; returns the path of the PNG.
 
     Args:
@@ -241,6 +241,7 @@ def dots_plot(columns: Sequence[Column], out: str | Path, *, title: str, subtitl
         title: what is shown.
         subtitle: what it was measured on.
         unit: what the values are.
+        against: a name whose values are in colour, with a line through every panel to hold the others against; empty: none.
 
     Raises:
         InvalidInputError: there is no column to draw.
@@ -251,9 +252,10 @@ def dots_plot(columns: Sequence[Column], out: str | Path, *, title: str, subtitl
     figure = _figure(9.6, 1.3 + 0.3 * len(names))
     grid = figure.subplots(1, len(columns), sharex=True, sharey=True, squeeze=False)[0]
     for axes, column in zip(grid, columns, strict=True):
-        best = max([value for value, _, _ in column.values.values() if not math.isnan(value)], default=math.nan)
+        if against in column.values:
+            axes.axvline(column.values[against][0], color=COLOURS[0], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for name, (value, low, high) in column.values.items():
-            colour, y = COLOURS[0] if value == best else FAINT, names.index(name)
+            colour, y = COLOURS[0] if name == against else FAINT, names.index(name)
             if math.isnan(value):
                 axes.text(0.5, y, "not run", transform=axes.get_yaxis_transform(), fontsize=8, color=FAINT, ha="center", va="center")
             axes.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="butt", alpha=0.75)
@@ -266,7 +268,7 @@ def dots_plot(columns: Sequence[Column], out: str | Path, *, title: str, subtitl
         axes.spines["left"].set_visible(False)
     grid[0].set_yticks(range(len(names)), [wrapped(name, 40) for name in names])
     grid[0].set_ylim(len(names) - 0.5, -0.5)
-    _title(figure, title, f"{subtitle}; bars: 95 % intervals, in colour: the highest")
+    _title(figure, title, f"{subtitle}; bars: 95 % intervals{f'; dashed: {against}' if against else ''}")
     return _saved(figure, out)
 
 
