@@ -216,7 +216,7 @@ class _HeldError(Exception):
     """Another process runs this cell."""
 
 
-def _run_one(cell: Cell, plan: Plan, places: Places, *, again: bool, wait: bool = True) -> str | None:
+def _run_one(cell: Cell, plan: Plan, places: Places, *, again: bool, wait: bool) -> str | None:
     """In a process of its own: run a cell and keep its record, unless another has meanwhile; returns a line on it.
 
     None where another process is running it and `wait` is false.
